@@ -1,0 +1,123 @@
+// The Python surface: one line per op, and the backend's runtime. Compiled once, linked into every backend's
+// module, each with its own definitions of the functions in ops.h and runtime.h.
+#include "op_docs.h"
+#include "ops.h"
+#include "runtime.h"
+#include "tensor_caster.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace {
+
+// An op as Python calls it: put into the queue of its stream.
+template <auto op>
+struct Queued;
+template <class... Args, void (*op)(convnet::Stream, Args...)>
+struct Queued<op> {
+  static void call(convnet::Stream stream, Args... args) {
+    convnet::submit(stream, [=] { op(stream, args...); });
+  }
+};
+
+#define OP(name, ...) \
+  m.def(#name, &Queued<&convnet::name>::call, doc_##name, "stream"_a, __VA_ARGS__, py::call_guard<py::gil_scoped_release>())
+#define WORKSPACE(name, ...) m.def(#name "_workspace", &convnet::name##_workspace, "stream"_a, __VA_ARGS__)
+#define SHAPE(name, ...) m.def(#name, &convnet::name, doc_##name, __VA_ARGS__)
+#define RUNTIME(name, ...) m.def(#name, &convnet::name, __VA_ARGS__, py::call_guard<py::gil_scoped_release>())
+
+void define_ops(py::module_& m) {
+  const auto named = py::kw_only();
+#define CONV named, "stride"_a, "padding"_a, "groups"_a
+  SHAPE(conv_shape, "images"_a, "filters"_a, named, "stride"_a, "padding"_a);
+  OP(conv_forward, "images"_a, "filters"_a, "acts"_a, "workspace"_a, CONV);
+  OP(conv_backward_data, "acts_grad"_a, "filters"_a, "images_grad"_a, "workspace"_a, CONV);
+  OP(conv_backward_filters, "images"_a, "acts_grad"_a, "filters_grad"_a, "workspace"_a, CONV);
+  WORKSPACE(conv_forward, "images"_a, "filters"_a, "acts"_a, CONV);
+  WORKSPACE(conv_backward_data, "acts_grad"_a, "filters"_a, "images_grad"_a, CONV);
+  WORKSPACE(conv_backward_filters, "images"_a, "acts_grad"_a, "filters_grad"_a, CONV);
+
+  OP(fc_forward, "inputs"_a, "weights"_a, "acts"_a, "workspace"_a);
+  OP(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a, "workspace"_a);
+  OP(fc_backward_weights, "inputs"_a, "acts_grad"_a, "weights_grad"_a, "workspace"_a);
+  WORKSPACE(fc_forward, "inputs"_a, "weights"_a, "acts"_a);
+  WORKSPACE(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a);
+  WORKSPACE(fc_backward_weights, "inputs"_a, "acts_grad"_a, "weights_grad"_a);
+
+  OP(bias_forward, "biases"_a, "acts"_a);
+  OP(bias_backward, "acts_grad"_a, "biases_grad"_a, "workspace"_a);
+  WORKSPACE(bias_backward, "acts_grad"_a, "biases_grad"_a);
+
+#define POOL named, "size"_a, "stride"_a, "start"_a
+  SHAPE(pool_shape, "inputs"_a, POOL);
+  OP(max_pool_forward, "inputs"_a, "acts"_a, POOL);
+  OP(max_pool_backward, "inputs"_a, "acts"_a, "acts_grad"_a, "inputs_grad"_a, POOL);
+  OP(avg_pool_forward, "inputs"_a, "acts"_a, POOL);
+  OP(avg_pool_backward, "acts_grad"_a, "inputs_grad"_a, POOL);
+
+  OP(lrn_forward, "inputs"_a, "denoms"_a, "acts"_a, named, "size"_a, "scale"_a, "power"_a, "bias"_a);
+  OP(lrn_backward, "inputs"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, named, "size"_a, "scale"_a, "power"_a);
+
+  OP(neuron_forward, "inputs"_a, "acts"_a, named, "neuron"_a, "a"_a = 1, "b"_a = 1);
+  OP(neuron_backward, "saved"_a, "acts_grad"_a, "inputs_grad"_a, named, "neuron"_a, "a"_a = 1, "b"_a = 1);
+
+  OP(dropout, "inputs"_a, "state"_a, "acts"_a, named, "keep"_a, "scale"_a, "seed"_a, "purpose"_a);
+
+  OP(softmax_forward, "inputs"_a, "acts"_a);
+  OP(softmax_backward, "acts"_a, "acts_grad"_a, "inputs_grad"_a);
+  OP(logreg_forward, "labels"_a, "probs"_a, "costs"_a, named, "topk"_a);
+  OP(logreg_backward, "labels"_a, "probs"_a, "probs_grad"_a, named, "coeff"_a);
+  OP(logreg_softmax_backward, "labels"_a, "probs"_a, "inputs_grad"_a, named, "coeff"_a);
+
+  OP(scaled_copy, "inputs"_a, "acts"_a, named, "factor"_a);
+  OP(image_forward, "pixels"_a, "mean"_a, "state"_a, "acts"_a, named, "random"_a, "seed"_a, "purpose"_a);
+  OP(sgd_update, "state"_a, "weights_grad"_a, "increments"_a, "weights"_a, named, "rate_slot"_a, "momentum"_a, "decay"_a, "images"_a);
+  OP(check_finite, "values"_a, "state"_a);
+
+  // What each op reads and writes: "In:images In:filters Out:acts int:stride".
+  py::dict signatures;
+  for (const auto& [name, parameters] : op_signatures) signatures[name] = parameters;
+  m.attr("signatures") = signatures;
+}
+
+void define_runtime(py::module_& m) {
+  RUNTIME(device_count, "How many devices there are; 0: as many as one likes.");
+  RUNTIME(device_name, "device"_a);
+  RUNTIME(free_memory, "device"_a);
+  RUNTIME(total_memory, "device"_a);
+  RUNTIME(allocate, "device"_a, "bytes"_a);
+  RUNTIME(release, "device"_a, "ptr"_a);
+  m.def("stream_create", [](int device, int threads) { return convnet::stream_create(device, threads).handle; }, "device"_a, "threads"_a);
+  RUNTIME(stream_destroy, "stream"_a);
+  RUNTIME(stream_synchronize, "stream"_a);
+  RUNTIME(event_create, "device"_a);
+  RUNTIME(event_destroy, "event"_a);
+  RUNTIME(event_record, "stream"_a, "event"_a);
+  RUNTIME(event_wait, "stream"_a, "event"_a);
+  RUNTIME(event_seconds, "first"_a, "last"_a);
+  RUNTIME(copy_bytes, "stream"_a, "destination"_a, "destination_device"_a, "source"_a, "source_device"_a, "bytes"_a);
+  m.def("upload", [](convnet::Stream stream, std::uintptr_t destination, std::uintptr_t source, std::int64_t bytes) {
+    convnet::upload(stream, destination, reinterpret_cast<const void*>(source), bytes);
+  }, "stream"_a, "destination"_a, "source"_a, "bytes"_a, py::call_guard<py::gil_scoped_release>());
+  m.def("download", [](convnet::Stream stream, std::uintptr_t destination, std::uintptr_t source, std::int64_t bytes) {
+    convnet::download(stream, reinterpret_cast<void*>(destination), source, bytes);
+  }, "stream"_a, "destination"_a, "source"_a, "bytes"_a, py::call_guard<py::gil_scoped_release>());
+  m.def("measure_peak_flops", [](convnet::Stream stream, const std::string& dtype) {
+    return convnet::measure_peak_flops(stream, dtype == "float64" ? convnet::Dtype::float64 : convnet::Dtype::float32);
+  }, "stream"_a, "dtype"_a = "float32", py::call_guard<py::gil_scoped_release>());
+  RUNTIME(measure_bandwidth, "stream"_a);
+}
+
+void define(py::module_& m) {
+  define_ops(m);
+  define_runtime(m);
+}
+
+}  // namespace
+
+// One object, linked five times: Python calls the one that the file is named for.
+PYBIND11_MODULE(_host_baseline, m) { define(m); }
+PYBIND11_MODULE(_host_avx2, m) { define(m); }
+PYBIND11_MODULE(_host_avx512, m) { define(m); }
+PYBIND11_MODULE(_simt, m) { define(m); }
+PYBIND11_MODULE(_cuda, m) { define(m); }

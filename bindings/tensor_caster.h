@@ -1,0 +1,96 @@
+// Python objects -> In, Out, Stream, Shape, Neuron. A tensor is anything with `ptr` and `shape`, and, where
+// they are not the obvious ones, `dtype` (float32), `pitch` (the last dimension) and `add` (False).
+// Nothing is copied.
+#pragma once
+#include <pybind11/pybind11.h>
+#include <array>
+#include <string>
+#include "ops.h"
+
+namespace pybind11::detail {
+
+inline constexpr const char* dtype_names[] = {"float32", "float64", "bfloat16", "uint8"};
+inline constexpr const char* neuron_names[] = {"ident", "relu", "logistic", "tanh", "softrelu", "abs", "square", "sqrt", "linear", "brelu"};
+
+// Index of a word in a list of words; ValueError says which there are.
+template <std::size_t size>
+int index_of(handle word, const char* const (&names)[size], const char* what) {
+  const std::string text = str(word);
+  std::string known;
+  for (std::size_t i = 0; i < size; ++i) {
+    if (text == names[i]) return int(i);
+    known += (i ? ", " : "") + std::string(names[i]);
+  }
+  throw value_error(std::string(what) + " '" + text + "', expected one of " + known);
+}
+
+inline bool load_shape(handle src, convnet::Shape& shape) {
+  if (!isinstance<sequence>(src) || isinstance<str>(src)) return false;
+  const auto dims = reinterpret_borrow<sequence>(src);
+  if (len(dims) > std::size_t(convnet::max_rank)) throw value_error("a tensor of " + std::to_string(len(dims)) + " dimensions, expected at most 5");
+  shape.rank = int(len(dims));
+  for (int i = 0; i < shape.rank; ++i) {
+    shape.dims[i] = dims[i].cast<std::int64_t>();
+    if (shape.dims[i] < 0) throw value_error("a dimension is negative: " + std::string(str(src)));
+  }
+  return true;
+}
+
+// Fills what In and Out have in common.
+template <class Tensor>
+bool load_tensor(handle src, Tensor& tensor) {
+  if (!hasattr(src, "ptr") || !hasattr(src, "shape")) return false;
+  if (!load_shape(src.attr("shape"), tensor.shape)) return false;
+  tensor.ptr = reinterpret_cast<decltype(tensor.ptr)>(src.attr("ptr").cast<std::uintptr_t>());
+  tensor.dtype = hasattr(src, "dtype") ? convnet::Dtype(index_of(src.attr("dtype"), dtype_names, "dtype")) : convnet::Dtype::float32;
+  tensor.pitch = hasattr(src, "pitch") ? src.attr("pitch").cast<std::int64_t>() : tensor.shape.images();
+  return true;
+}
+
+template <>
+struct type_caster<convnet::In> {
+  PYBIND11_TYPE_CASTER(convnet::In, const_name("Tensor"));
+  bool load(handle src, bool) { return load_tensor(src, value); }
+};
+
+template <>
+struct type_caster<convnet::Out> {
+  PYBIND11_TYPE_CASTER(convnet::Out, const_name("Tensor"));
+  bool load(handle src, bool) {
+    value.add = hasattr(src, "add") && src.attr("add").cast<bool>();
+    return load_tensor(src, value);
+  }
+};
+
+template <>
+struct type_caster<convnet::Stream> {
+  PYBIND11_TYPE_CASTER(convnet::Stream, const_name("Stream"));
+  bool load(handle src, bool) {
+    if (!hasattr(src, "device") || !hasattr(src, "handle")) return false;
+    value = {src.attr("device").cast<int>(), src.attr("handle").cast<std::uintptr_t>()};
+    return true;
+  }
+};
+
+template <>
+struct type_caster<convnet::Shape> {
+  PYBIND11_TYPE_CASTER(convnet::Shape, const_name("tuple[int, ...]"));
+  bool load(handle src, bool) { return load_shape(src, value); }
+  static handle cast(const convnet::Shape& shape, return_value_policy, handle) {
+    tuple dims(std::size_t(shape.rank));
+    for (int i = 0; i < shape.rank; ++i) dims[std::size_t(i)] = shape[i];
+    return dims.release();
+  }
+};
+
+template <>
+struct type_caster<convnet::Neuron> {
+  PYBIND11_TYPE_CASTER(convnet::Neuron, const_name("str"));
+  bool load(handle src, bool) {
+    if (!isinstance<str>(src)) return false;
+    value = convnet::Neuron(index_of(src, neuron_names, "neuron"));
+    return true;
+  }
+};
+
+}  // namespace pybind11::detail

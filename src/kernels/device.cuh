@@ -1,0 +1,83 @@
+// What device code and launchers share: the only header a kernel file includes. Under nvcc it is CUDA;
+// under a C++ compiler the same source runs on the CPU, over simt/.
+#pragma once
+#include <utility>
+#include "tensor.h"
+
+#ifdef __CUDACC__
+#include <cuda_runtime.h>
+
+// Shared memory: SMEM(float, tile, [16][17]); and, its size given at launch, DYN_SMEM(float, buffer);
+#define SMEM(T, name, dims) __shared__ T name dims
+#define DYN_SMEM(T, name)                                             \
+  extern __shared__ __align__(1024) unsigned char convnet_dyn_smem[]; \
+  T* name = reinterpret_cast<T*>(convnet_dyn_smem)
+
+#define CUDA_CHECK(call)                                                                     \
+  do {                                                                                       \
+    const cudaError_t status = (call);                                                       \
+    if (status != cudaSuccess)                                                               \
+      throw std::runtime_error(std::string(#call) + ": " + cudaGetErrorString(status));      \
+  } while (0)
+#else
+#include "simt/simt.h"
+#endif
+
+namespace convnet {
+
+template <class Int>
+HOST_DEVICE constexpr Int ceil_div(Int a, Int b) { return (a + b - 1) / b; }
+template <class T>
+HOST_DEVICE constexpr T square(T v) { return v * v; }
+
+struct Grid {
+  dim3 blocks, threads;
+  std::size_t shared_bytes = 0;
+};
+
+// Runs a kernel. The only place in the library that does.
+template <class... Params, class... Args>
+void launch(void (*kernel)(Params...), Grid grid, [[maybe_unused]] Stream stream, Args&&... args) {
+  static_assert(sizeof...(Params) == sizeof...(Args), "kernel called with the wrong number of arguments");
+  if (!grid.blocks.x || !grid.blocks.y || !grid.blocks.z) return;  // a tensor without elements
+#ifdef __CUDACC__
+  CUDA_CHECK(cudaSetDevice(stream.device));
+  if (grid.shared_bytes > 48 << 10)
+    CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(grid.shared_bytes)));
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid.blocks;
+  config.blockDim = grid.threads;
+  config.dynamicSmemBytes = grid.shared_bytes;
+  config.stream = reinterpret_cast<cudaStream_t>(stream.handle);
+  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(std::forward<Args>(args))...));
+#else
+  simt::launch("", kernel, grid.blocks, grid.threads, grid.shared_bytes, std::forward<Args>(args)...);
+#endif
+}
+
+// Threads of element-wise kernels: x = 32 images, y = 8 rows; blocks: x = rows (there may be more than
+// 65535), y = images.
+inline Grid rows_grid(std::int64_t rows, int images) {
+  return {dim3(unsigned(ceil_div<std::int64_t>(rows, 8)), unsigned(ceil_div(images, 32))), dim3(32, 8)};
+}
+
+struct Place {
+  std::int64_t row;
+  int n;
+};
+__device__ inline Place this_place() {
+  return {std::int64_t(blockIdx.x) * blockDim.y + threadIdx.y, int(blockIdx.y * blockDim.x + threadIdx.x)};
+}
+
+// A channel, a pixel and an image, from the same grid over the rows of (channels, height, width, images).
+struct Element {
+  int c, y, x, n;
+};
+template <class T>
+__device__ Element element_at(const Images<T>& tensor, Place place) {
+  const int pixels = tensor.height * tensor.width;
+  const int c = int(place.row / pixels), pixel = int(place.row % pixels);
+  return {c, pixel / tensor.width, pixel % tensor.width, place.n};
+}
+
+}  // namespace convnet

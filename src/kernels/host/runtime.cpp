@@ -1,0 +1,212 @@
+// The runtime of host and simt: a device is a worker thread with cores of its own; memory is the machine's.
+#include "../runtime.h"
+#include <sys/mman.h>
+#include <unistd.h>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <utility>
+#include "parallel.h"
+
+namespace convnet {
+
+namespace {
+
+// A queue of ops and the thread that runs them in order. After an op has failed the rest is dropped
+// until the failure has been reported.
+class Queue {
+ public:
+  explicit Queue(int threads) : pool(threads), worker_([this] { work(); }) {}
+
+  ~Queue() {
+    push(nullptr);
+    worker_.join();
+  }
+
+  void push(std::function<void()> op) {
+    {
+      const std::lock_guard lock(mutex_);
+      ops_.push_back(std::move(op));
+    }
+    changed_.notify_all();
+  }
+
+  void synchronize() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return ops_.empty() && idle_; });
+    if (const auto failure = std::exchange(failure_, nullptr)) std::rethrow_exception(failure);
+  }
+
+  ThreadPool pool;
+
+ private:
+  void work() {
+    for (;;) {
+      std::unique_lock lock(mutex_);
+      idle_ = true;
+      if (ops_.empty()) changed_.notify_all();
+      changed_.wait(lock, [this] { return !ops_.empty(); });
+      idle_ = false;
+      const auto op = std::move(ops_.front());
+      ops_.pop_front();
+      const bool failed = failure_ != nullptr;
+      lock.unlock();
+      if (!op) return;
+      if (failed) continue;
+      try {
+        op();
+      } catch (...) {
+        const std::lock_guard relock(mutex_);
+        failure_ = std::current_exception();
+      }
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> ops_;
+  bool idle_ = true;
+  std::exception_ptr failure_;
+  std::thread worker_;  // last: it starts when everything else is there
+};
+
+// Passed when `seen` has reached the number of times it was recorded.
+struct Event {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::uint64_t recorded = 0, seen = 0;
+  std::chrono::steady_clock::time_point time;
+
+  void pass(std::uint64_t number) {
+    {
+      const std::lock_guard lock(mutex);
+      seen = number;
+      time = std::chrono::steady_clock::now();
+    }
+    changed.notify_all();
+  }
+  void wait(std::uint64_t number) {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return seen >= number; });
+  }
+};
+
+Queue* queue_of(Stream stream) { return reinterpret_cast<Queue*>(stream.handle); }
+Event& event_of(std::uintptr_t event) { return *reinterpret_cast<Event*>(event); }
+
+constexpr std::size_t huge_page = std::size_t(2) << 20;
+
+}  // namespace
+
+ThreadPool& pool_of(Stream stream) {
+  static ThreadPool all_cores(int(std::thread::hardware_concurrency()));
+  return stream.handle ? queue_of(stream)->pool : all_cores;
+}
+
+int device_count() { return 0; }
+std::string device_name(int) { return "CPU, " + std::to_string(std::thread::hardware_concurrency()) + " cores"; }
+
+std::int64_t free_memory(int) {
+  // MemAvailable counts what the page cache would give back; sysconf does not.
+  std::int64_t kib = 0;
+  if (std::FILE* file = std::fopen("/proc/meminfo", "r")) {
+    char line[128];
+    while (std::fgets(line, sizeof line, file))
+      if (std::sscanf(line, "MemAvailable: %ld kB", &kib) == 1) break;
+    std::fclose(file);
+  }
+  return kib ? kib << 10 : total_memory(0);
+}
+std::int64_t total_memory(int) { return std::int64_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE); }
+
+std::uintptr_t allocate(int, std::int64_t bytes) {
+  const std::size_t rounded = (std::size_t(bytes) + huge_page - 1) / huge_page * huge_page;
+  void* ptr = std::aligned_alloc(huge_page, rounded ? rounded : huge_page);
+  if (!ptr) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+  madvise(ptr, rounded, MADV_HUGEPAGE);
+#endif
+  std::memset(ptr, 0, rounded);
+  return reinterpret_cast<std::uintptr_t>(ptr);
+}
+void release(int, std::uintptr_t ptr) { std::free(reinterpret_cast<void*>(ptr)); }
+
+Stream stream_create(int device, int threads) {
+  return {device, reinterpret_cast<std::uintptr_t>(new Queue(threads < 1 ? 1 : threads))};
+}
+void stream_destroy(Stream stream) { delete queue_of(stream); }
+void stream_synchronize(Stream stream) {
+  if (stream.handle) queue_of(stream)->synchronize();
+}
+
+std::uintptr_t event_create(int) { return reinterpret_cast<std::uintptr_t>(new Event); }
+void event_destroy(std::uintptr_t event) { delete &event_of(event); }
+
+void event_record(Stream stream, std::uintptr_t event) {
+  std::uint64_t number;
+  {
+    const std::lock_guard lock(event_of(event).mutex);
+    number = ++event_of(event).recorded;
+  }
+  submit(stream, [event, number] { event_of(event).pass(number); });
+}
+
+void event_wait(Stream stream, std::uintptr_t event) {
+  std::uint64_t number;
+  {
+    const std::lock_guard lock(event_of(event).mutex);
+    number = event_of(event).recorded;
+  }
+  submit(stream, [event, number] { event_of(event).wait(number); });
+}
+
+double event_seconds(std::uintptr_t first, std::uintptr_t last) {
+  return std::chrono::duration<double>(event_of(last).time - event_of(first).time).count();
+}
+
+void copy_bytes(Stream stream, std::uintptr_t destination, int, std::uintptr_t source, int, std::int64_t bytes) {
+  submit(stream, [=] { std::memcpy(reinterpret_cast<void*>(destination), reinterpret_cast<const void*>(source), std::size_t(bytes)); });
+}
+
+void upload(Stream stream, std::uintptr_t destination, const void* source, std::int64_t bytes) {
+  stream_synchronize(stream);
+  std::memcpy(reinterpret_cast<void*>(destination), source, std::size_t(bytes));
+}
+
+void download(Stream stream, void* destination, std::uintptr_t source, std::int64_t bytes) {
+  stream_synchronize(stream);
+  std::memcpy(destination, reinterpret_cast<const void*>(source), std::size_t(bytes));
+}
+
+void submit(Stream stream, std::function<void()> op) {
+  if (stream.handle) queue_of(stream)->push(std::move(op));
+  else op();
+}
+
+double measure_bandwidth(Stream stream) {
+  // Larger than any cache; the copy is made by all cores of the queue, the best of five.
+  constexpr std::int64_t bytes = std::int64_t(256) << 20, slice = std::int64_t(1) << 20;
+  const std::uintptr_t source = allocate(stream.device, bytes), destination = allocate(stream.device, bytes);
+  std::memset(reinterpret_cast<void*>(source), 1, bytes);
+  double best = 0;
+  for (int i = 0; i < 5; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    parallel_for(stream, bytes / slice, [&](std::int64_t task, int) {
+      std::memcpy(reinterpret_cast<char*>(destination) + task * slice, reinterpret_cast<const char*>(source) + task * slice, slice);
+    });
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::max(best, 2 * bytes / seconds);
+  }
+  release(stream.device, source);
+  release(stream.device, destination);
+  return best;
+}
+
+}  // namespace convnet

@@ -1,0 +1,171 @@
+// Every op of the library. One signature, implemented once per backend.
+//
+// Order of arguments: stream, what is read, what is written, scalars. Activities are (channels, height,
+// width, images), images fastest; an `Out` with `add` set has the result added to what it holds, else it
+// is overwritten. Every tensor of a call has the same floating type (float32 or float64) unless it says
+// otherwise. `_grad` is the derivative of the cost, summed over the images of the minibatch.
+// Beside an op stand its output's shape, and the bytes of scratch memory it needs, where it needs any:
+// `workspace` is uint8, 64-byte aligned, and what it holds before and after means nothing.
+#pragma once
+#include "tensor.h"
+
+namespace convnet {
+
+// ---- convolution ---------------------------------------------------------------------------------
+
+// Output of a convolution: (filters, 1 + ceil((2 padding + height - filter height) / stride), ..., images);
+// the last windows may hang over the edge, where the image is zero.
+Shape conv_shape(Shape images, Shape filters, int stride, int padding);
+
+// Convolution (cross-correlation), `groups` independent ones side by side.
+//   acts[f,y,x,n] = sum over c,i,j of images[g C + c, y stride - padding + i, x stride - padding + j, n]
+//                                     * filters[c,i,j,f]
+// with C = channels / groups and g the group of filter f; zero outside the image.
+// filters: (channels / groups, filter height, filter width, filters of all groups).
+// Source: Krizhevsky et al. 2012, section 3; the ceil in the output's size is cuda-convnet's.
+void conv_forward(Stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups);
+std::int64_t conv_forward_workspace(Stream, In images, In filters, Out acts, int stride, int padding, int groups);
+
+// Gradient of conv_forward by its images.
+//   images_grad[c,v,u,n] = sum over f of c's group and i,j of acts_grad[f,y,x,n] * filters[c - g C,i,j,f]
+// where v = y stride - padding + i and u = x stride - padding + j.
+void conv_backward_data(Stream, In acts_grad, In filters, Out images_grad, Out workspace, int stride, int padding, int groups);
+std::int64_t conv_backward_data_workspace(Stream, In acts_grad, In filters, Out images_grad, int stride, int padding, int groups);
+
+// Gradient of conv_forward by its filters.
+//   filters_grad[c,i,j,f] = sum over y,x,n of images[g C + c, y stride - padding + i, x stride - padding + j, n]
+//                                             * acts_grad[f,y,x,n]
+void conv_backward_filters(Stream, In images, In acts_grad, Out filters_grad, Out workspace, int stride, int padding, int groups);
+std::int64_t conv_backward_filters_workspace(Stream, In images, In acts_grad, Out filters_grad, int stride, int padding, int groups);
+
+// ---- fully connected -------------------------------------------------------------------------------
+
+// Fully connected layer; inputs and acts may have any rank, all dimensions but the images are one.
+//   acts[o,n] = sum over i of inputs[i,n] * weights[i,o]
+// weights: (inputs, outputs).
+void fc_forward(Stream, In inputs, In weights, Out acts, Out workspace);
+std::int64_t fc_forward_workspace(Stream, In inputs, In weights, Out acts);
+
+// Gradient of fc_forward by its inputs.
+//   inputs_grad[i,n] = sum over o of weights[i,o] * acts_grad[o,n]
+void fc_backward_data(Stream, In acts_grad, In weights, Out inputs_grad, Out workspace);
+std::int64_t fc_backward_data_workspace(Stream, In acts_grad, In weights, Out inputs_grad);
+
+// Gradient of fc_forward by its weights.
+//   weights_grad[i,o] = sum over n of inputs[i,n] * acts_grad[o,n]
+void fc_backward_weights(Stream, In inputs, In acts_grad, Out weights_grad, Out workspace);
+std::int64_t fc_backward_weights_workspace(Stream, In inputs, In acts_grad, Out weights_grad);
+
+// ---- biases ----------------------------------------------------------------------------------------
+
+// Biases, spread over the images.
+//   acts[c,y,x,n] = biases[c]          biases: (channels,), shared by the pixels of a map
+//   acts[c,y,x,n] = biases[c,y,x]      biases: (channels * height * width,), unshared
+void bias_forward(Stream, In biases, Out acts);
+
+// Gradient of bias_forward: the sum of acts_grad over the images, and over the pixels where they share.
+void bias_backward(Stream, In acts_grad, Out biases_grad, Out workspace);
+std::int64_t bias_backward_workspace(Stream, In acts_grad, Out biases_grad);
+
+// ---- pooling ---------------------------------------------------------------------------------------
+
+// Output of a pooling: ceil((height - start - size) / stride) + 1 windows down, likewise across.
+Shape pool_shape(Shape inputs, int size, int stride, int start);
+
+// Max-pooling over overlapping windows: output (y,x) sees the pixels from start + y stride to + size,
+// clipped to the image; how many outputs there are is acts' shape.
+//   acts[c,y,x,n] = max over the window of inputs[c,.,.,n]
+void max_pool_forward(Stream, In inputs, Out acts, int size, int stride, int start);
+
+// Gradient of max_pool_forward. Every input equal to its window's maximum gets the window's full
+// gradient, ties included, as in cuda-convnet.
+void max_pool_backward(Stream, In inputs, In acts, In acts_grad, Out inputs_grad, int size, int stride, int start);
+
+// Average-pooling over the same windows; the sum is divided by the area of the clipped window.
+void avg_pool_forward(Stream, In inputs, Out acts, int size, int stride, int start);
+
+// Gradient of avg_pool_forward.
+void avg_pool_backward(Stream, In acts_grad, Out inputs_grad, int size, int stride, int start);
+
+// ---- normalization -----------------------------------------------------------------------------------
+
+// Cross-map response normalization (Krizhevsky et al. 2012, section 3.3).
+//   denoms[c] = bias + scale * (sum of inputs[j]^2 over the channels j from c - size / 2 to + size, clipped)
+//   acts[c]   = inputs[c] * denoms[c]^-power
+void lrn_forward(Stream, In inputs, Out denoms, Out acts, int size, double scale, double power, double bias);
+
+// Gradient of lrn_forward.
+//   inputs_grad[c] = acts_grad[c] * denoms[c]^-power
+//                    - 2 scale power inputs[c] * (sum of acts_grad[j] * inputs[j] * denoms[j]^(-power - 1)
+//                                                 over the channels j whose window holds c)
+void lrn_backward(Stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power);
+
+// ---- neurons -----------------------------------------------------------------------------------------
+
+// The nonlinearities of the config language (SEMANTICS: neurons).
+enum class Neuron : std::uint8_t { ident, relu, logistic, tanh, softrelu, abs, square, sqrt, linear, brelu };
+
+// Nonlinearity, element by element.
+//   ident x | relu max(0, x) | logistic 1 / (1 + e^-x) | tanh a tanh(b x) | softrelu log(1 + e^x), x above 4
+//   abs |x| | square x^2 | sqrt x^1/2 | linear a x + b | brelu min(a, max(0, x))
+void neuron_forward(Stream, In inputs, Out acts, Neuron neuron, double a, double b);
+
+// Gradient of neuron_forward. `saved` is the inputs for abs, square and softrelu, and the acts for all others.
+// At a kink: relu and brelu 0, abs -1 at 0.
+void neuron_backward(Stream, In saved, In acts_grad, Out inputs_grad, Neuron neuron, double a, double b);
+
+// ---- dropout -------------------------------------------------------------------------------------------
+
+// Dropout (Hinton et al. 2012): keeps each unit with probability `keep` and multiplies it by `scale`
+// (1 for `hs` and `dropout2`, 1 / keep for the inverted `dropout`); units not kept are 0.
+// Element e of image n is kept if word e % 4 of Philox4x32-10 is below keep * 2^32, with the key
+// (seed, purpose) and the counter (e / 4, n, step low, step high); e = (c height + y) width + x.
+// The gradient is the same op on acts_grad: nothing is stored.
+void dropout(Stream, In inputs, In state, Out acts, double keep, double scale, std::uint32_t seed, std::uint32_t purpose);
+
+// ---- softmax and cost ------------------------------------------------------------------------------------
+
+// Softmax over the rows (channels) of each image, the maximum subtracted first.
+//   acts[c,n] = exp(inputs[c,n] - max) / sum over k of exp(inputs[k,n] - max)
+void softmax_forward(Stream, In inputs, Out acts);
+
+// Gradient of softmax_forward.
+//   inputs_grad[c,n] = acts[c,n] * (acts_grad[c,n] - sum over k of acts_grad[k,n] * acts[k,n])
+void softmax_backward(Stream, In acts, In acts_grad, Out inputs_grad);
+
+// Multinomial logistic regression. costs: (3,) float64, summed over the images:
+//   -log(probs[label]), top-1 errors, top-k errors.
+// An image's credit is the share of the top-k slots that the classes tied with the label would take:
+// 0 if k classes are likelier, 1 if all tied ones fit in, else slots left / number tied.
+// labels: (1, 1, 1, images), whole numbers from 0 (cuda-convnet's rule, SEMANTICS 3.4).
+void logreg_forward(Stream, In labels, In probs, Out costs, int topk);
+
+// Gradient of the first cost of logreg_forward by probs, times coeff: -coeff / probs[label] at the label.
+void logreg_backward(Stream, In labels, In probs, Out probs_grad, double coeff);
+
+// logreg_backward and softmax_backward in one, by the inputs of the softmax, with nothing divided:
+//   inputs_grad[c,n] = coeff * (probs[c,n] - (c == label[n]))
+void logreg_softmax_backward(Stream, In labels, In probs, Out inputs_grad, double coeff);
+
+// ---- sums, images and updates ------------------------------------------------------------------------------
+
+// acts = factor * inputs: element-wise sums, concatenation (into rows of acts), dropout when testing.
+void scaled_copy(Stream, In inputs, Out acts, double factor);
+
+// Pixels as the net sees them: crop, mirror, minus mean.
+//   acts[c,y,x,n] = pixels[c, y + top, (mirrored ? width - 1 - x : x) + left, n] - mean[c,y,x]
+// pixels: uint8, larger than acts by twice the crop border; mean: acts' type, (channels, height, width).
+// random: top, left and mirrored come from words 0, 1, 2 of Philox4x32-10 with the key (seed, purpose) and
+// the counter (0, n, step low, step high): word * range >> 32, and the lowest bit. Else the crop is central.
+void image_forward(Stream, In pixels, In mean, In state, Out acts, bool random, std::uint32_t seed, std::uint32_t purpose);
+
+// SGD with momentum and weight decay, in cuda-convnet's order. Both outputs are read and overwritten.
+//   increments = momentum * increments - rate * weights_grad / images - decay * rate * weights
+//   weights   += increments
+// rate = state[state_rates + rate_slot]; nothing changes unless state[state_finite] is 1.
+void sgd_update(Stream, In state, In weights_grad, Out increments, Out weights, int rate_slot, double momentum, double decay, int images);
+
+// state[state_finite] = 0 if any value is infinite or not a number; else state is left as it is.
+void check_finite(Stream, In values, Out state);
+
+}  // namespace convnet
