@@ -1,0 +1,30 @@
+// Cross-map response normalization: launchers.
+#include "lrn.cuh"
+#include "ops.h"
+
+namespace convnet {
+
+void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, double scale, double power, double bias) {
+  CHECK_RANK(inputs, 4);
+  CHECK_LIKE(denoms, inputs);
+  CHECK_LIKE(acts, inputs);
+  CHECK(size > 0);
+  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+    launch(lrn_forward_kernel<T>, rows_grid(acts.shape.rows(), acts.shape.images()), stream,
+           images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts), size, T(scale), T(power), T(bias));
+  });
+}
+
+void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power) {
+  CHECK_RANK(inputs, 4);
+  CHECK_LIKE(denoms, inputs);
+  CHECK_LIKE(acts_grad, inputs);
+  CHECK_LIKE(inputs_grad, inputs);
+  CHECK(size > 0);
+  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+    launch(lrn_backward_kernel<T>, rows_grid(inputs.shape.rows(), inputs.shape.images()), stream,
+           images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts_grad), images_of<T>(inputs_grad), size, T(scale), T(power));
+  });
+}
+
+}  // namespace convnet

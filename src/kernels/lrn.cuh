@@ -1,0 +1,41 @@
+// Cross-map response normalization: device code.
+#pragma once
+#include "device.cuh"
+
+namespace convnet {
+
+// Threads: x = image, y = row (channel, y, x) of acts.
+template <class T>
+__global__ void lrn_forward_kernel(Images<const T> inputs, Images<T> denoms, Images<T> acts, int size, T scale, T power, T bias) {
+  const Place place = this_place();
+  if (place.row >= acts.rows() || place.n >= acts.images) return;
+  const auto [c, y, x, n] = element_at(acts, place);
+
+  const int first = max(0, c - size / 2), last = min(acts.channels, c - size / 2 + size);
+  T squares = 0;
+  for (int j = first; j < last; ++j) squares += square(inputs.row(j, y, x)[n]);
+
+  const T denom = bias + scale * squares;
+  denoms.store(&denoms.row(c, y, x)[n], denom);
+  acts.store(&acts.row(c, y, x)[n], inputs.row(c, y, x)[n] * pow(denom, -power));
+}
+
+// Threads: x = image, y = row (channel, y, x) of inputs.
+// Channel c feeds the channels j whose window holds c, so the window is mirrored.
+template <class T>
+__global__ void lrn_backward_kernel(Images<const T> inputs, Images<const T> denoms, Images<const T> acts_grad, Images<T> inputs_grad,
+                                    int size, T scale, T power) {
+  const Place place = this_place();
+  if (place.row >= inputs.rows() || place.n >= inputs.images) return;
+  const auto [c, y, x, n] = element_at(inputs, place);
+
+  const int first = max(0, c + size / 2 - size + 1), last = min(inputs.channels, c + size / 2 + 1);
+  T sum = 0;
+  for (int j = first; j < last; ++j)
+    sum += acts_grad.row(j, y, x)[n] * inputs.row(j, y, x)[n] * pow(denoms.row(j, y, x)[n], -power - 1);
+
+  inputs_grad.store(&inputs_grad.row(c, y, x)[n], acts_grad.row(c, y, x)[n] * pow(denoms.row(c, y, x)[n], -power)
+                                                      - 2 * scale * power * inputs.row(c, y, x)[n] * sum);
+}
+
+}  // namespace convnet

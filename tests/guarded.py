@@ -1,0 +1,62 @@
+"""Tensors between guard bands: an element nobody wrote is NaN, and a write out of bounds shows."""
+from __future__ import annotations
+
+import numpy as np
+
+from convnet.backends import Device, Tensor, itemsize, padded
+
+GUARD = 256  # bytes before and after every tensor
+
+
+class Arena:
+    """Hands out guarded tensors of one device and checks their bands."""
+
+    def __init__(self, device: Device):
+        self.device, self.tensors = device, []
+
+    def tensor(self, shape: tuple[int, ...], dtype: str, tight: bool = False) -> Tensor:
+        """A tensor full of NaN (0xFF). tight: rows without padding, starting at no multiple of 16 bytes."""
+        pitch = shape[-1] if tight else padded(shape[-1], dtype)
+        start = GUARD + (itemsize(dtype) if tight else 0)
+        tensor = Tensor(0, tuple(shape), dtype, pitch, self.device.index)
+        nbytes = start + tensor.nbytes + GUARD
+        base = self.device.allocate(nbytes)
+        bands = np.full(nbytes, 0xFF, np.uint8)
+        self.device.ops.upload(self.device, base, bands.ctypes.data, nbytes)
+        tensor = Tensor(base + start, tuple(shape), dtype, pitch, self.device.index)
+        self.tensors.append((base, start, tensor))
+        return tensor
+
+    def holding(self, array: np.ndarray, dtype: str, tight: bool = False) -> Tensor:
+        tensor = self.tensor(array.shape, dtype, tight)
+        self.device.upload(tensor, array)
+        return tensor
+
+    def check_bands(self) -> None:
+        for base, start, tensor in self.tensors:
+            nbytes = start + tensor.nbytes + GUARD
+            found = np.empty(nbytes, np.uint8)
+            self.device.ops.download(self.device, found.ctypes.data, base, nbytes)
+            assert (found[:start] == 0xFF).all(), f"something was written before {tensor}"
+            assert (found[-GUARD:] == 0xFF).all(), f"something was written after {tensor}"
+
+
+def call(device: Device, case, dtype: str, *, tight: bool = False, add: dict[str, np.ndarray] | None = None) -> tuple[np.ndarray, ...]:
+    """Runs a case; `add`: what the outputs hold before, when the result is to be added."""
+    arena = Arena(device)
+    ops = device.ops
+    inputs = [arena.holding(array, case.keep.get(name, dtype), tight) for name, array in case.inputs.items()]
+    outputs = []
+    for name, shape in case.outputs.items():
+        before = (add or case.initial).get(name)
+        kind = case.keep.get(name, dtype)
+        tensor = arena.tensor(shape, kind, tight) if before is None else arena.holding(before, kind, tight)
+        outputs.append(tensor.adding(bool(add)))
+    workspace = []
+    if hasattr(ops, f"{case.op}_workspace"):
+        nbytes = getattr(ops, f"{case.op}_workspace")(device, *inputs, *outputs, **case.scalars)
+        workspace = [arena.tensor((max(nbytes, 1),), "uint8")]
+    getattr(ops, case.op)(device, *inputs, *outputs, *workspace, **case.scalars)
+    results = tuple(device.download(tensor) for tensor in outputs)
+    arena.check_bands()
+    return results

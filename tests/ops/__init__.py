@@ -1,0 +1,90 @@
+"""What an op's file in this folder holds: its reference in float64 numpy, written from its formula, and its cases.
+
+`tests/test_ops.py` runs every case on every backend: value in float32 within the bound of the arithmetic, in
+float64, exactly where the inputs are small integers, added to what was there, with padded and with tight rows,
+between guard bands; and, where `cost` is given, against central differences. `benchmarks/` read the same shapes.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Arrays = tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of one op.
+
+    op          the function of ops.h
+    name        what is special about this case
+    inputs      the tensors it reads, in order, by name; float64, int labels, or uint8 (kept as uint8)
+    outputs     name and shape of the tensors it writes, in order (without workspace)
+    scalars     the named arguments
+    reference   (*inputs, **scalars) -> the outputs, in float64
+    magnitude   the same with all terms taken absolutely: what rounding errors are measured by;
+                by default the reference on absolute inputs
+    sums        D, the longest chain of additions; steps: t, transcendental functions and divisions on the path
+    exact       the inputs are such that float32 arithmetic is exact: tolerance 0
+    cost        (the array `at`) -> number whose derivative by `at` the first output is
+    initial     output name -> values it holds before the call, for ops that read what they overwrite
+    keep        dtypes of inputs and outputs that are not the case's floating type
+    """
+
+    op: str
+    name: str
+    inputs: dict[str, np.ndarray]
+    outputs: dict[str, tuple[int, ...]]
+    reference: Callable[..., Arrays | np.ndarray]
+    scalars: dict = field(default_factory=dict)
+    magnitude: Callable[..., Arrays | np.ndarray] | None = None
+    sums: int = 1
+    steps: int = 1
+    exact: bool = False
+    cost: Callable[[np.ndarray], float] | None = None
+    at: np.ndarray | None = None
+    initial: dict[str, np.ndarray] = field(default_factory=dict)
+    keep: dict[str, str] = field(default_factory=dict)
+    adds: bool = True  # Out.add means something to this op
+
+    @property
+    def id(self) -> str:
+        return f"{self.op}-{self.name}"
+
+    def expected(self) -> Arrays:
+        return as_tuple(self.reference(*self.inputs.values(), **self.scalars))
+
+    def bound(self, unit: float) -> Arrays:
+        """Componentwise bound of the error: (8 sqrt(D) + 8 t) u S, with S the magnitude (ARCHITECTURE, Proof)."""
+        if self.magnitude:
+            sizes = self.magnitude(*self.inputs.values(), **self.scalars)
+        else:
+            sizes = self.reference(*(np.abs(a) for a in self.inputs.values()), **self.scalars)
+        return tuple((8 * np.sqrt(self.sums) + 8 * self.steps) * unit * np.abs(s) for s in as_tuple(sizes))
+
+
+def as_tuple(arrays: Arrays | np.ndarray) -> Arrays:
+    return arrays if isinstance(arrays, tuple) else (arrays,)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    """Standard normal numbers that float32 holds exactly."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32).astype(np.float64)
+
+
+def integers(*shape: int, low: int = -3, high: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(low, high + 1, shape).astype(np.float64)
+
+
+def numeric_gradient(cost: Callable[[np.ndarray], float], at: np.ndarray, h: float = 1e-3) -> np.ndarray:
+    """Derivative of cost at every element by central differences of fourth order."""
+    gradient = np.empty_like(at, np.float64)
+    for index in np.ndindex(at.shape):
+        def moved(by: float) -> float:
+            there = at.astype(np.float64).copy()
+            there[index] += by
+            return cost(there)
+        gradient[index] = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
+    return gradient

@@ -1,0 +1,51 @@
+"""Cross-map response normalization (Krizhevsky et al. 2012, section 3.3)."""
+from __future__ import annotations
+
+import numpy as np
+
+from . import Case, normal
+
+
+def denominators(inputs, size, scale, bias):
+    windows = [slice(max(0, c - size // 2), max(0, c - size // 2 + size)) for c in range(len(inputs))]
+    return np.stack([bias + scale * (inputs[w] ** 2).sum(0) for w in windows])
+
+
+def lrn_forward(inputs, size, scale, power, bias):
+    denoms = denominators(inputs, size, scale, bias)
+    return denoms, inputs * denoms**-power
+
+
+def lrn_backward(inputs, denoms, acts_grad, size, scale, power, sign=-1):
+    terms = acts_grad * inputs * denoms ** (-power - 1)
+    feeds = [slice(max(0, c + size // 2 - size + 1), c + size // 2 + 1) for c in range(len(inputs))]
+    sums = np.stack([terms[f].sum(0) for f in feeds])
+    return acts_grad * denoms**-power + sign * 2 * scale * power * inputs * sums
+
+
+def lrn_backward_magnitude(inputs, denoms, acts_grad, **scalars):
+    return lrn_backward(np.abs(inputs), denoms, np.abs(acts_grad), **scalars, sign=1)
+
+
+def forward_case(name, shape, size):
+    return Case("lrn_forward", name, {"inputs": normal(*shape)}, {"denoms": shape, "acts": shape}, lrn_forward,
+                {"size": size, "scale": 0.05, "power": 0.75, "bias": 2.0}, sums=size, steps=2)
+
+
+def backward_case(name, shape, size, check=False):
+    inputs, acts_grad = normal(*shape), normal(*shape, seed=1)
+    scalars = {"size": size, "scale": 0.3, "power": 0.75}
+    denoms = denominators(inputs, size, 0.3, 1.0).astype(np.float32).astype(np.float64)
+    cost = None
+    if check:
+        denoms = denominators(inputs, size, 0.3, 1.0)
+        def cost(x):
+            return (lrn_forward(x, **scalars, bias=1.0)[1] * acts_grad).sum()
+    return Case("lrn_backward", name, {"inputs": inputs, "denoms": denoms, "acts_grad": acts_grad}, {"inputs_grad": shape}, lrn_backward,
+                scalars, lrn_backward_magnitude, sums=size + 1, steps=3, cost=cost, at=inputs)
+
+
+SHAPES = {"plain": (16, 5, 4, 3), "one-element": (3, 1, 1, 1), "48-channels": (48, 2, 2, 65), "129-images": (7, 3, 3, 129)}
+CASES = [forward_case(f"{name}-size{size}", shape, size) for name, shape in SHAPES.items() for size in (3, 4, 5)]
+CASES += [backward_case(f"{name}-size{size}", shape, size) for name, shape in SHAPES.items() for size in (3, 4, 5)]
+CASES += [backward_case(f"gradient-size{size}", (9, 2, 2, 3), size, check=True) for size in (3, 4, 5)]
