@@ -1,0 +1,63 @@
+"""Where images come from.
+
+`open_provider` gives a `Provider`, which says what the data is (shapes, classes, mean) and reads
+`Batch`es by number; `Prefetcher` reads them ahead, `minibatches` splits them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convnet.data.batches import Batch, format_range, minibatches, parse_range
+from convnet.data.cifar import CifarProvider
+from convnet.data.dummy import DummyProvider
+from convnet.data.prefetch import Prefetcher
+from convnet.data.provider import Provider, mean_of
+from convnet.errors import CommandLineError
+
+__all__ = [
+    "Batch",
+    "Prefetcher",
+    "Provider",
+    "format_range",
+    "mean_of",
+    "minibatches",
+    "open_provider",
+    "parse_range",
+]
+
+DEFAULT_CROP_BORDER = {"cifar-cropped": 4}  # the original's; elsewhere 0
+
+
+def open_provider(
+    name: str,
+    data_path: Path | str | None = None,
+    *,
+    crop_border: int | None = None,
+    net_classes: int | None = None,
+    label_kind: str = "index",
+    seed: int = 0,
+    images: int | None = None,
+) -> Provider:
+    """The provider that `--data-provider NAME` means.
+
+    name         cifar, cifar-cropped (both read a directory of batches: `cifar.py`),
+                 dummy:CxHxW[:CLASSES] or dummy-lr-D (`dummy.py`)
+    data_path    the directory; the dummies need none
+    crop_border  pixels cropped off each side; None: 4 for cifar-cropped, else 0
+    net_classes  outputs of the net: the classes where the data does not say, and the limit of
+                 labels where it does
+    label_kind   the form that the net reads, "index" or "vector" (see Provider)
+    seed, images of the dummies: their random numbers, and images in a batch (512 when None)
+    """
+    if crop_border is None:
+        crop_border = DEFAULT_CROP_BORDER.get(name, 0)
+    common = {"crop_border": crop_border, "net_classes": net_classes, "label_kind": label_kind}
+    if name in ("cifar", "cifar-cropped"):
+        return CifarProvider(name, None if data_path is None else Path(data_path), **common)
+    if name.startswith("dummy"):
+        return DummyProvider(name, **common, seed=seed, images=images)
+    raise CommandLineError(
+        f"--data-provider: found {name!r}, expected cifar, cifar-cropped, dummy:CxHxW[:CLASSES] "
+        "or dummy-lr-D"
+    )

@@ -1,0 +1,106 @@
+"""What every source of data offers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from convnet.data.batches import Batch
+from convnet.errors import CommandLineError
+
+LABEL_KINDS = ("index", "vector")
+
+
+class Provider:
+    """Batches by number, and what a net must know of them before it reads one.
+
+    name         as given to --data-provider
+    stored       (channels, height, width) of the pixels in a Batch
+    shapes       (channels, height, width) per dataIdx as the net sees them, after cropping
+    crop_border  pixels cropped off each side by the op `image`, at random in training and in the
+                 centre in testing; a Batch keeps them
+    classes      how many, None when nobody said
+    class_names  their names, [] when they have none
+    mean         float32 (channels, height, width) of the cropped size, the centre of the stored
+                 mean; None when there is no mean
+    numbers      of the batches that exist; None when any number does
+    label_kind   "index": the class of an image, (1, 1, 1); "vector": (classes, 1, 1), a 1 at it
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stored: tuple[int, int, int],
+        *,
+        crop_border: int = 0,
+        classes: int | None = None,
+        class_names: Sequence[str] = (),
+        mean: np.ndarray | None = None,
+        numbers: Sequence[int] | None = None,
+        label_kind: str = "index",
+    ):
+        channels, height, width = stored
+        inner = (channels, height - 2 * crop_border, width - 2 * crop_border)
+        if crop_border < 0 or min(inner) < 1:
+            raise CommandLineError(
+                f"--crop-border {crop_border}: the images of {name} are {height} x {width}, "
+                f"expected 0 to {(min(height, width) - 1) // 2}"
+            )
+        if label_kind not in LABEL_KINDS:
+            raise ValueError(f"label_kind {label_kind!r}, expected one of {LABEL_KINDS}")
+        if label_kind == "vector" and classes is None:
+            raise CommandLineError(f"{name}: the net reads labels as vectors of unknown length")
+        self.name = name
+        self.stored = stored
+        self.crop_border = crop_border
+        self.classes = classes
+        self.class_names = list(class_names)
+        self.numbers = None if numbers is None else list(numbers)
+        self.label_kind = label_kind
+        self.shapes = (inner, (classes if label_kind == "vector" else 1, 1, 1))
+        self.mean = None
+        if mean is not None:
+            self.mean = _centre(mean.reshape(stored), crop_border)
+
+    def read(self, number: int) -> Batch:
+        """The batch; DataError where it is corrupt, MissingInput where there is none."""
+        raise NotImplementedError
+
+    def label_array(self, labels: np.ndarray) -> np.ndarray:
+        """Labels (images,) in the form that the net reads: (1 or classes, 1, 1, images) float32."""
+        shape = (*self.shapes[1], len(labels))
+        if self.label_kind == "vector":
+            labels = np.arange(self.classes)[:, None] == labels
+        return np.ascontiguousarray(labels, np.float32).reshape(shape)
+
+
+def mean_of(provider: Provider, numbers: Iterable[int]) -> np.ndarray:
+    """The mean image of these batches, float32 of the cropped size, for data that has none stored.
+
+    Sums are exact: integers in int64, floats in float64, image by image in order.
+    """
+    total, images = 0, 0
+    for number in numbers:
+        pixels = provider.read(number).data[0]
+        exact = np.int64 if pixels.dtype.kind == "u" else np.float64
+        total = total + pixels.sum(axis=-1, dtype=exact)
+        images += pixels.shape[-1]
+    return _centre(total / images, provider.crop_border)
+
+
+def _centre(image: np.ndarray, border: int) -> np.ndarray:
+    """(channels, height, width) without the border, as contiguous float32."""
+    _, height, width = image.shape
+    inner = image[:, border : height - border, border : width - border]
+    return np.ascontiguousarray(inner, np.float32)
+
+
+def square_shape(values: int) -> tuple[int, int, int] | None:
+    """The shape of a square image of three channels, or else one, that has so many values."""
+    for channels in (3, 1):
+        side = math.isqrt(values // channels)
+        if channels * side * side == values:
+            return channels, side, side
+    return None
