@@ -1,0 +1,204 @@
+"""The backends: cuda | simt | host, their devices, memory and queues.
+
+A backend is a compiled module with the functions of ops.h and runtime.h. `host` is compiled per instruction set;
+the best one that the machine has is taken, or the one that CONVNET_ISA names.
+"""
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import os
+import platform
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+
+from .errors import CommandLineError, NoSuchDevice, OutOfMemory
+
+ISAS = {"avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx2", "fma"}, "avx2": {"avx2", "fma"}, "baseline": set()}
+BACKENDS = ("cuda", "host", "simt")
+ALIGNMENT = 64  # bytes; every tensor of an arena starts on a cache line
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Where a tensor is, its type and shape; the last dimension is the fastest. Owns nothing.
+
+    Rows (all dimensions but the last) are `pitch` elements apart; `add`: an op that writes it adds to it.
+    """
+
+    ptr: int
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    pitch: int = 0
+    device: int = 0
+    add: bool = False
+
+    @property
+    def rows(self) -> int:
+        return prod(self.shape[:-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes from the first element to the end of the last row, padding included."""
+        return self.rows * self.pitch * itemsize(self.dtype)
+
+    def adding(self, add: bool = True) -> Tensor:
+        return replace(self, add=add)
+
+    def reshaped(self, *shape: int) -> Tensor:
+        assert shape[-1] == self.shape[-1] and prod(shape) == prod(self.shape)
+        return replace(self, shape=shape)
+
+    def slice(self, first: int, last: int) -> Tensor:
+        """Channels `first` to `last`."""
+        step = prod(self.shape[1:-1]) * self.pitch * itemsize(self.dtype)
+        return replace(self, ptr=self.ptr + first * step, shape=(last - first, *self.shape[1:]))
+
+
+def itemsize(dtype: str) -> int:
+    return {"float32": 4, "float64": 8, "bfloat16": 2, "uint8": 1}[dtype]
+
+
+def padded(images: int, dtype: str) -> int:
+    """Pitch of a row of so many images: a multiple of 16 bytes, so that any number is moved in vectors."""
+    per_vector = 16 // itemsize(dtype)
+    return -(-images // per_vector) * per_vector
+
+
+def tensor_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    return prod(shape[:-1]) * padded(shape[-1], dtype) * itemsize(dtype)
+
+
+def machine_isas() -> list[str]:
+    """The instruction sets of the host backend that this machine can run, best first."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return ["baseline"]
+    flags: set[str] = set()
+    with open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("flags"):
+                flags = set(line.split(":", 1)[1].split())
+                break
+    return [isa for isa, needs in ISAS.items() if needs <= flags]
+
+
+def host_isa() -> str:
+    """The instruction set that `host` runs on; CONVNET_ISA forces one."""
+    forced = os.environ.get("CONVNET_ISA", "")
+    if not forced:
+        return machine_isas()[0]
+    if forced not in machine_isas():
+        raise CommandLineError(f"CONVNET_ISA={forced}: this machine can run {', '.join(machine_isas())}")
+    return forced
+
+
+@functools.cache
+def load_module(name: str):
+    """The compiled module of a backend; `name` is cuda, simt, host, or host_ and an instruction set."""
+    if name == "host":
+        name = f"host_{host_isa()}"
+    try:
+        return importlib.import_module(f"convnet._{name}")
+    except ImportError as error:
+        hint = "CONVNET_CUDA=require ./go convnet-info builds it where nvcc is found" if name == "cuda" else "run the command through ./go, which builds it"
+        raise NoSuchDevice(f"backend {name.split('_')[0]}: this installation has no such backend ({error}); {hint}") from None
+
+
+def cuda_problem() -> str:
+    """Why cuda cannot be used here, or "" if it can."""
+    try:
+        return "" if load_module("cuda").device_count() > 0 else "no NVIDIA GPU is visible"
+    except (NoSuchDevice, RuntimeError) as error:
+        return str(error)
+
+
+def choose_backend(name: str = "auto") -> str:
+    if name == "auto":
+        return "host" if cuda_problem() else "cuda"
+    if name not in BACKENDS and name not in [f"host_{isa}" for isa in ISAS]:
+        raise CommandLineError(f"--backend {name}: expected auto, {', '.join(BACKENDS)}")
+    if name == "cuda" and (problem := cuda_problem()):
+        raise NoSuchDevice(f"--backend cuda: {problem}. Use --backend host to train on the CPU")
+    return name
+
+
+class Device:
+    """A memory and a queue. `index` is the number that configs use, `physical` the GPU's."""
+
+    def __init__(self, backend: str, index: int = 0, physical: int = 0, threads: int = 0):
+        self.ops = load_module(backend)
+        self.backend, self.index, self.physical = backend.split("_")[0], index, physical
+        self.device = physical  # `device` and `handle` are what a stream is to the ops
+        threads = threads or os.cpu_count() or 1
+        self.handle = self.ops.stream_create(physical, threads)
+        self._buffers: list[int] = []
+        self._events: list[int] = []
+
+    def close(self) -> None:
+        """Ends the queue and gives the memory back."""
+        if self.handle:
+            self.ops.stream_destroy(self)
+            self.handle = 0
+            for ptr in self._buffers:
+                self.ops.release(self.physical, ptr)
+            for event in self._events:
+                self.ops.event_destroy(event)
+            self._buffers.clear()
+            self._events.clear()
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def allocate(self, nbytes: int) -> int:
+        """Address of new memory, all bytes 0; it lives as long as the device."""
+        try:
+            ptr = self.ops.allocate(self.physical, max(nbytes, 1))
+        except MemoryError:
+            free = self.ops.free_memory(self.physical)
+            raise OutOfMemory(
+                f"device {self.index} has no {nbytes / 2**20:.0f} MiB: {free / 2**20:.0f} MiB are free; try a smaller --mini"
+            ) from None
+        self._buffers.append(ptr)
+        return ptr
+
+    def tensor(self, shape: tuple[int, ...], dtype: str = "float32") -> Tensor:
+        """A tensor with memory of its own."""
+        return Tensor(self.allocate(tensor_bytes(shape, dtype)), tuple(shape), dtype, padded(shape[-1], dtype), self.index)
+
+    def new_event(self) -> int:
+        """An event of this device; it lives as long as the device."""
+        self._events.append(self.ops.event_create(self.physical))
+        return self._events[-1]
+
+    def free(self, ptr: int) -> None:
+        """Gives memory of `allocate` back, once the queue is done with it."""
+        self.synchronize()
+        self._buffers.remove(ptr)
+        self.ops.release(self.physical, ptr)
+
+    def upload(self, tensor: Tensor, array: np.ndarray) -> None:
+        """Copies `array`, of the tensor's shape, into it, in the order of the queue."""
+        rows = np.ascontiguousarray(array, tensor.dtype).reshape(tensor.rows, tensor.shape[-1])
+        if tensor.pitch != tensor.shape[-1]:
+            rows = np.pad(rows, ((0, 0), (0, tensor.pitch - tensor.shape[-1])))
+        self.ops.upload(self, tensor.ptr, rows.ctypes.data, rows.nbytes)
+
+    def download(self, tensor: Tensor) -> np.ndarray:
+        """The tensor's values, once the queue has got there."""
+        rows = np.empty((tensor.rows, tensor.pitch), tensor.dtype)
+        self.ops.download(self, rows.ctypes.data, tensor.ptr, rows.nbytes)
+        return np.ascontiguousarray(rows[:, : tensor.shape[-1]]).reshape(tensor.shape)
+
+    def synchronize(self) -> None:
+        self.ops.stream_synchronize(self)
+
+
+def host_view(ptr: int, nbytes: int) -> np.ndarray:
+    """The bytes at an address of the host and simt backends."""
+    return np.frombuffer((ctypes.c_uint8 * nbytes).from_address(ptr), np.uint8)

@@ -1,0 +1,103 @@
+"""Layers: dataclasses whose fields are their config keys.
+
+A layer tells its output's shape, the weights it learns and what it keeps for the backward pass, and calls ops on
+a recorder. It never sees a device, a pointer or a stream: see `convnet/plan.py` for what `t` holds.
+"""
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ..schedule import Schedule
+
+LAYERS: dict[str, type[Layer]] = {}
+Shape = tuple[int, int, int]  # (channels, height, width)
+
+
+def key(default: Any = dataclasses.MISSING, help: str = "", *, params: bool = False, choices: tuple[str, ...] = ()) -> Any:
+    """A config key. Without a default it is required; `params`: it belongs in the params file.
+
+    A tuple field is a comma-separated list with one value for each input; a list of one value serves all.
+    """
+    return field(default=default, kw_only=True, metadata={"help": help, "params": params, "choices": choices, "key": True})
+
+
+def layer(*kinds: str):
+    """Registers a class under its `type=` words."""
+
+    def register(cls: type[Layer]) -> type[Layer]:
+        cls = dataclass(cls)
+        for kind in kinds:
+            LAYERS[kind] = cls
+        return cls
+
+    return register
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A tensor that a layer learns.
+
+    shape     outputs fastest: conv (channels, y, x, filters), fc (inputs, outputs), biases (n,)
+    stdev     of the normal distribution it starts from, and `constant` its mean
+    """
+
+    shape: tuple[int, ...]
+    stdev: float
+    constant: float
+    rate: Schedule
+    momentum: float
+    decay: float
+
+
+@dataclass
+class Layer:
+    """What every layer has. `kind` is its type= word."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...] = key((), "the layers it reads, all defined above it")
+    gpu: int = key(-1, "device it lives on; default: that of its first input that is not data, else 0")
+    where: str = field(default="", kw_only=True)  # file:line of its section
+    warnings: list[str] = field(default_factory=list, kw_only=True, repr=False)
+
+    needs_params: ClassVar[bool] = False  # a section in the params file is required
+    input_count: ClassVar[int | None] = 1  # None: one or more
+    is_cost: ClassVar[bool] = False
+    on_host: ClassVar[bool] = False  # data layers live on no device
+
+    def check(self) -> None:
+        """Raises ValueError(message) where the keys contradict each other; may add to `warnings`."""
+
+    def shape(self, *inputs: Shape) -> Shape:
+        raise NotImplementedError
+
+    def weights(self, *inputs: Shape) -> dict[str, Weights]:
+        return {}
+
+    def saved(self, *inputs: Shape) -> dict[str, Shape]:
+        """Tensors beside the acts that forward leaves for backward, by name."""
+        return {}
+
+    def forward(self, ops, t, training: bool) -> None:
+        raise NotImplementedError
+
+    def backward(self, ops, t) -> None:
+        raise NotImplementedError
+
+
+def same_shapes(*inputs: Shape) -> Shape:
+    """The shape that all inputs have; ValueError where they differ."""
+    for shape in inputs:
+        if shape != inputs[0]:
+            raise ValueError(f"inputs of {' and '.join(describe(s) for s in inputs)}, expected equal ones")
+    return inputs[0]
+
+
+def describe(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+# The order is that of the config reference.
+from . import conv, cost, data, dropout, fc, join, neuron, norm, pool, softmax  # noqa: E402, F401

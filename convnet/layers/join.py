@@ -1,0 +1,57 @@
+"""Layers that join their inputs."""
+from __future__ import annotations
+
+from math import prod
+
+from . import Layer, Shape, key, layer, same_shapes
+
+
+@layer("concat")
+class Concat(Layer):
+    """The channels of its inputs, one after the other."""
+
+    input_count = None
+
+    def shape(self, *inputs: Shape) -> Shape:
+        if len({shape[1:] for shape in inputs}) == 1:
+            return (sum(shape[0] for shape in inputs), *inputs[0][1:])
+        return (sum(map(prod, inputs)), 1, 1)
+
+    def parts(self, whole, tensors) -> list:
+        """The slices of `whole` that hold the tensors."""
+        parts, first = [], 0
+        for tensor in tensors:
+            last = first + prod(tensor.shape[:-1]) // prod(whole.shape[1:-1])
+            parts.append(whole.slice(first, last).reshaped(*tensor.shape))
+            first = last
+        return parts
+
+    def forward(self, ops, t, training: bool) -> None:
+        for part, inputs in zip(self.parts(t.acts, t.inputs), t.inputs, strict=True):
+            ops.scaled_copy(inputs, part, factor=1.0)
+
+    def backward(self, ops, t) -> None:
+        for part, inputs_grad in zip(self.parts(t.acts_grad, t.inputs), t.inputs_grad, strict=True):
+            if inputs_grad:
+                ops.scaled_copy(part, inputs_grad, factor=1.0)
+
+
+@layer("eltsum")
+class ElementwiseSum(Layer):
+    """The sum of its inputs, each times its coefficient."""
+
+    input_count = None
+
+    coeffs: tuple[float, ...] = key((1.0,), "factor of each input")
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return same_shapes(*inputs)
+
+    def forward(self, ops, t, training: bool) -> None:
+        for inputs, coeff in zip(t.inputs, self.coeffs, strict=True):
+            ops.scaled_copy(inputs, t.acts, factor=coeff)
+
+    def backward(self, ops, t) -> None:
+        for inputs_grad, coeff in zip(t.inputs_grad, self.coeffs, strict=True):
+            if inputs_grad:
+                ops.scaled_copy(t.acts_grad, inputs_grad, factor=coeff)
