@@ -1,0 +1,112 @@
+"""The options of convnet-train: from the command line, from the params file's section [convnet-train], from a checkpoint."""
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .cfgfile import Value, suggest
+from .data import parse_range
+from .errors import CommandLineError, ConfigError
+
+
+def option(default: Any, help: str, *, kind: str = "text", metavar: str = "") -> Any:
+    """kind: text, int, flag, path, range or devices."""
+    return field(default=default, metadata={"help": help, "kind": kind, "metavar": metavar or kind.upper()})
+
+
+@dataclass
+class Options:
+    """Every option, with its default. An option `--data-path` is the field data_path."""
+
+    data_path: str | None = option(None, "folder of the data batches", kind="path", metavar="DIR")
+    data_provider: str | None = option(None, "cifar, cifar-cropped, dummy:CxHxW[:CLASSES] or dummy-lr-D; default: cifar when --data-path is given")
+    train_range: list[int] | None = option(None, "batches to train on, as 1-5", kind="range")
+    test_range: list[int] | None = option(None, "batches to test on, as 6", kind="range")
+    epochs: int = option(50000, "times through the training batches", kind="int", metavar="N")
+    max_steps: int = option(0, "stop after so many minibatches, and save; 0: never", kind="int", metavar="N")
+    test_freq: int = option(50, "test and save every N batches", kind="int", metavar="N")
+    mini: int = option(128, "images in a minibatch", kind="int", metavar="N")
+    crop_border: int | None = option(None, "pixels cropped off each side of the images, at random in training, with mirroring", kind="int", metavar="N")
+    save_path: str | None = option(None, "folder for the runs' folders of checkpoints; default: nothing is saved", kind="path", metavar="DIR")
+    keep: int = option(2, "checkpoints to keep, beside the best", kind="int", metavar="N")
+    seed: int = option(1, "of initial weights, dropout, crops and random data", kind="int", metavar="N")
+    backend: str = option("auto", "auto, cuda, host or simt; auto: cuda where there is a GPU, else host")
+    gpu: list[int] | None = option(None, "the GPU of each of the config's devices 0, 1, ..., as 0,1; on host and simt any numbers", kind="devices", metavar="LIST")
+    log: str | None = option(None, "write one JSON object a line into this file", kind="path", metavar="FILE")
+    resume: str | None = option(None, "go on with the newest valid checkpoint of a run", kind="path", metavar="DIR")
+    test_only: bool = option(False, "test the checkpoint of --resume and stop", kind="flag")
+    check_grads: bool = option(False, "compare the net's gradients with finite differences and stop", kind="flag")
+    plan: bool = option(False, "print the steps of a minibatch and stop", kind="flag")
+    profile: bool = option(False, "with --plan: run the steps and add time, GFLOP/s, GB/s and share of the peak", kind="flag")
+
+    given: set[str] = field(default_factory=set, metadata={})  # names that somebody set
+
+    @classmethod
+    def fields(cls) -> dict[str, dataclasses.Field]:
+        return {f.name: f for f in dataclasses.fields(cls) if f.metadata}
+
+    def set(self, name: str, text: Any, where: str, base: Path | None = None) -> None:
+        """Sets an option from its text; `where` names it in the message of a CommandLineError."""
+        kind = self.fields()[name].metadata["kind"]
+        setattr(self, name, parse_option(text, kind, where, base))
+        self.given.add(name)
+
+    def update(self, stored: dict[str, Any]) -> None:
+        """Takes the values of a checkpoint."""
+        for name in self.fields():
+            if name in stored and name not in self.given:
+                setattr(self, name, stored[name])
+
+    def stored(self) -> dict[str, Any]:
+        """What a checkpoint keeps: how to train, not what to do this time."""
+        this_time = {"resume", "max_steps", "log", "save_path", "test_only", "check_grads", "plan", "profile"}
+        return {name: getattr(self, name) for name in self.fields() if name not in this_time}
+
+    def check(self) -> None:
+        for name, least in (("epochs", 1), ("max_steps", 0), ("test_freq", 1), ("mini", 1), ("keep", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise CommandLineError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected {least} or more")
+        if self.seed >= 2**32:
+            raise CommandLineError(f"--seed {self.seed}: expected a number below {2**32}")
+
+
+def parse_option(text: Any, kind: str, where: str, base: Path | None) -> Any:
+    if kind == "flag":
+        words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+        if text is True or str(text).lower() in words:
+            return text is True or words[str(text).lower()]
+        raise CommandLineError(f"{where}={text}: expected 0 or 1")
+    if kind == "int":
+        try:
+            return int(text)
+        except ValueError:
+            raise CommandLineError(f"{where} {text}: expected a whole number") from None
+    if kind == "range":
+        return parse_range(text, where)
+    if kind == "devices":
+        words = text.split(",")
+        if not all(word.strip().isdigit() for word in words):
+            raise CommandLineError(f"{where} {text}: expected numbers of devices such as 0,1")
+        return [int(word) for word in words]
+    if kind == "path" and base is not None:
+        return str(base / Path(text).expanduser())
+    return text
+
+
+def read_options_section(options: Options, section: dict[str, Value], params_file: str) -> None:
+    """Takes the keys of [convnet-train] that the command line did not set; paths are relative to the file."""
+    names = {name.replace("_", ""): name for name in Options.fields()}
+    for key, value in section.items():
+        where = f"{params_file}:{value.line}: [convnet-train] {value.key}"
+        name = names.get(key.replace("-", ""))
+        if name is None or name in ("resume", "test_only", "check_grads", "plan", "profile"):
+            known = [known.replace("_", "-") for known in Options.fields()]
+            raise ConfigError(f"{where}: no such option{suggest(value.key, known)}")
+        if name in options.given:
+            continue
+        try:
+            options.set(name, value.text, where, Path(params_file).resolve().parent)
+        except CommandLineError as error:
+            raise ConfigError(str(error)) from None
