@@ -24,7 +24,7 @@ def profile(net: Net, plan: Plan, feeds: dict) -> str:
             times.append(time.perf_counter() - start)
     peaks = {index: (device.ops.measure_peak_flops(device, net.dtype), device.ops.measure_bandwidth(device)) for index, device in plan.devices.items()}
 
-    lines = [f"{'':94}{'ms':>9} {'GFLOP/s':>9} {'GB/s':>7} {'of peak':>8}"]
+    lines = [f"{'ms':>9} {'GFLOP/s':>8} {'GB/s':>7} {'of peak':>7}"]
     total = 0.0
     for i, (step, times) in enumerate(zip(plan.steps, seconds, strict=True)):
         taken = statistics.median(times)
@@ -32,8 +32,7 @@ def profile(net: Net, plan: Plan, feeds: dict) -> str:
         rate, moved = flops(step) / taken, bytes_moved(step) / taken
         peak_flops, bandwidth = peaks[step.device]
         share = max(rate / peak_flops if peak_flops else 0.0, moved / bandwidth if bandwidth else 0.0)
-        text = f"{i:4}  {step.line()}"
-        lines.append(f"{text[:93]:94}{taken * 1e3:9.3f} {rate / 1e9:9.1f} {moved / 1e9:7.1f} {share:8.0%}")
+        lines.append(f"{taken * 1e3:9.3f} {rate / 1e9:8.1f} {moved / 1e9:7.1f} {share:7.0%}  {i:4}  {step.line()}")
     work = sum(flops(step) for step in plan.steps)
     lines.append(f"{len(plan.steps)} steps, {total * 1e3:.1f} ms one after the other, {work / total / 1e9:.1f} GFLOP/s, {plan.images / total:.0f} images/s")
     for index, (peak_flops, bandwidth) in peaks.items():

@@ -24,7 +24,8 @@ def check(case, dtype, results, expected=None):
     expected = expected or case.expected()
     for name, result, right, bound in zip(case.outputs, results, expected, case.bound(UNIT[dtype]), strict=True):
         assert result.shape == np.shape(right)
-        wrong = ~(result == right) if case.exact else ~(np.abs(result - right) <= bound)
+        both_nan = np.isnan(result) & np.isnan(right)
+        wrong = ~((result == right) | both_nan) if case.exact else ~(np.abs(result - right) <= bound)
         if wrong.any():
             at = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise AssertionError(f"{case.id}: {name}{at} is {result[at]!r}, expected {right[at]!r}, bound {np.broadcast_to(bound, result.shape)[at]:.3g}; "

@@ -13,11 +13,11 @@
   extern __shared__ __align__(1024) unsigned char convnet_dyn_smem[]; \
   T* name = reinterpret_cast<T*>(convnet_dyn_smem)
 
-#define CUDA_CHECK(call)                                                                     \
-  do {                                                                                       \
-    const cudaError_t status = (call);                                                       \
-    if (status != cudaSuccess)                                                               \
-      throw std::runtime_error(std::string(#call) + ": " + cudaGetErrorString(status));      \
+#define CUDA_CHECK(call)                                                                      \
+  do {                                                                                        \
+    const cudaError_t cuda_status = (call);                                                   \
+    if (cuda_status != cudaSuccess)                                                           \
+      throw std::runtime_error(std::string(#call) + ": " + cudaGetErrorString(cuda_status));  \
   } while (0)
 #else
 #include "simt/simt.h"

@@ -1,0 +1,85 @@
+// Multinomial logistic regression on the host.
+#include <cmath>
+#include <limits>
+#include <vector>
+#include "../ops.h"
+#include "loops.h"
+
+namespace convnet {
+
+// Share of the topk slots that go to a class with `likelier` classes before it, one of `tied` of equal probability.
+static double credit_of(int likelier, int tied, int topk) {
+  const int slots = topk - likelier;
+  return slots <= 0 ? 0 : tied <= slots ? 1 : double(slots) / tied;
+}
+
+// A label that names no class costs NaN.
+void logreg_forward(Stream, In labels, In probs, Out costs, int topk) {
+  CHECK_SHAPE(labels, (Shape{4, {1, 1, 1, probs.shape.images()}}));
+  CHECK_DTYPE(labels, probs.dtype);
+  CHECK_SHAPE(costs, (Shape{1, {3}}));
+  CHECK_DTYPE(costs, Dtype::float64);
+  CHECK(topk > 0);
+  WITH_FLOAT_TYPE(probs, [&]<class T>(T) {
+    const auto p = rows_of<T>(probs);
+    const T* const label = rows_of<T>(labels).row(0);
+    std::vector<T> prob(p.images);
+    std::vector<int> likelier(p.images), tied(p.images);
+    for (int n = 0; n < p.images; ++n) {
+      const bool valid = label[n] >= 0 && label[n] < T(p.rows) && label[n] == T(std::int64_t(label[n]));
+      prob[n] = valid ? p.row(std::int64_t(label[n]))[n] : std::numeric_limits<T>::quiet_NaN();
+    }
+    for (std::int64_t r = 0; r < p.rows; ++r) {
+      const T* row = p.row(r);
+      for (int n = 0; n < p.images; ++n) {
+        likelier[n] += row[n] > prob[n];
+        tied[n] += row[n] == prob[n];
+      }
+    }
+    double sums[3] = {};
+    for (int n = 0; n < p.images; ++n) {
+      const double missed = std::isnan(prob[n]) ? double(prob[n]) : 1;
+      sums[0] -= std::log(double(prob[n]));
+      sums[1] += missed - credit_of(likelier[n], tied[n], 1);
+      sums[2] += missed - credit_of(likelier[n], tied[n], topk);
+    }
+    const auto result = rows_of<double>(costs);
+    store_row(result.row(0), 3, result.add, [&](int i) { return sums[i]; });
+  });
+}
+
+void logreg_backward(Stream stream, In labels, In probs, Out probs_grad, double coeff) {
+  CHECK_SHAPE(labels, (Shape{4, {1, 1, 1, probs.shape.images()}}));
+  CHECK_DTYPE(labels, probs.dtype);
+  CHECK_LIKE(probs_grad, probs);
+  WITH_FLOAT_TYPE(probs, [&]<class T>(T) {
+    const auto p = rows_of<T>(probs);
+    const auto result = rows_of<T>(probs_grad);
+    const T* const label = rows_of<T>(labels).row(0);
+    for_row_ranges(stream, p.rows, p.pitch, [&](std::int64_t first, std::int64_t end) {
+      for (std::int64_t r = first; r < end; ++r) {
+        const T* row = p.row(r);
+        store_row(result.row(r), p.images, result.add, [&](int n) { return T(r) == label[n] ? T(-coeff) / row[n] : T(0); });
+      }
+    });
+  });
+}
+
+void logreg_softmax_backward(Stream stream, In labels, In probs, Out inputs_grad, double coeff) {
+  CHECK_SHAPE(labels, (Shape{4, {1, 1, 1, probs.shape.images()}}));
+  CHECK_DTYPE(labels, probs.dtype);
+  CHECK_LIKE(inputs_grad, probs);
+  WITH_FLOAT_TYPE(probs, [&]<class T>(T) {
+    const auto p = rows_of<T>(probs);
+    const auto result = rows_of<T>(inputs_grad);
+    const T* const label = rows_of<T>(labels).row(0);
+    for_row_ranges(stream, p.rows, p.pitch, [&](std::int64_t first, std::int64_t end) {
+      for (std::int64_t r = first; r < end; ++r) {
+        const T* row = p.row(r);
+        store_row(result.row(r), p.images, result.add, [&](int n) { return T(coeff) * (row[n] - (T(r) == label[n] ? T(1) : T(0))); });
+      }
+    });
+  });
+}
+
+}  // namespace convnet

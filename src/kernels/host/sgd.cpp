@@ -1,0 +1,55 @@
+// SGD on the host, and the check that comes before it.
+#include <atomic>
+#include "../ops.h"
+#include "loops.h"
+
+namespace convnet {
+
+void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out weights, int rate_slot, double momentum, double decay, int images) {
+  CHECK_RANK(state, 1);
+  CHECK_DTYPE(state, Dtype::float64);
+  CHECK(rate_slot >= 0 && state.shape[0] > state_rates + rate_slot);
+  CHECK_LIKE(increments, weights_grad);
+  CHECK_LIKE(weights, weights_grad);
+  CHECK(!increments.add && !weights.add);
+  CHECK(images > 0);
+  const double* const now = rows_of<double>(state).row(0);
+  if (now[state_finite] != 1) return;
+  WITH_FLOAT_TYPE(weights, [&]<class T>(T) {
+    const auto g = rows_of<T>(weights_grad);
+    const auto v = rows_of<T>(increments), w = rows_of<T>(weights);
+    const T m = T(momentum), d = T(decay), rate = T(now[state_rates + rate_slot]), count = T(images);
+    for_row_ranges(stream, w.rows, w.pitch, [&](std::int64_t first, std::int64_t end) {
+      for (std::int64_t r = first; r < end; ++r) {
+        const T* gradient = g.row(r);
+        T *increment = v.row(r), *weight = w.row(r);
+        for (int n = 0; n < w.images; ++n) {
+          increment[n] = m * increment[n] - rate * gradient[n] / count - d * rate * weight[n];
+          weight[n] += increment[n];
+        }
+      }
+    });
+  });
+}
+
+void check_finite(Stream stream, In values, Out state) {
+  CHECK_RANK(state, 1);
+  CHECK_DTYPE(state, Dtype::float64);
+  CHECK(state.shape[0] > state_finite);
+  CHECK(!state.add);
+  WITH_FLOAT_TYPE(values, [&]<class T>(T) {
+    const auto x = rows_of<T>(values);
+    std::atomic<bool> finite = true;
+    for_row_ranges(stream, x.rows, x.pitch, [&](std::int64_t first, std::int64_t end) {
+      int wrong = 0;
+      for (std::int64_t r = first; r < end; ++r) {
+        const T* row = x.row(r);
+        for (int n = 0; n < x.images; ++n) wrong |= row[n] - row[n] != 0;  // infinity and NaN: NaN
+      }
+      if (wrong) finite = false;
+    });
+    if (!finite) rows_of<double>(state).row(0)[state_finite] = 0;
+  });
+}
+
+}  // namespace convnet

@@ -1,0 +1,66 @@
+// Softmax on the host: 32 images at a time, so that their maxima and sums stay in registers or nearly so.
+#include <cmath>
+#include <limits>
+#include <vector>
+#include "../ops.h"
+#include "loops.h"
+
+namespace convnet {
+
+// body(first, images) for every 32 images, the last ones fewer: one task each.
+template <class Body>
+static void for_images(Stream stream, int images, Body body) {
+  parallel_for(stream, (images + 31) / 32, [&](std::int64_t task, int) {
+    const int first = int(task) * 32;
+    body(first, std::min(32, images - first));
+  });
+}
+
+void softmax_forward(Stream stream, In inputs, Out acts) {
+  CHECK_LIKE(acts, inputs);
+  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+    const auto x = rows_of<T>(inputs);
+    const auto y = rows_of<T>(acts);
+    for_images(stream, x.images, [&](int first, int images) {
+      T maximum[32], sum[32] = {};
+      std::fill(maximum, maximum + 32, -std::numeric_limits<T>::infinity());
+      for (std::int64_t r = 0; r < x.rows; ++r) {
+        const T* row = x.row(r) + first;
+        for (int n = 0; n < images; ++n) maximum[n] = row[n] > maximum[n] ? row[n] : maximum[n];
+      }
+      std::vector<T> exponentials(std::size_t(x.rows) * 32);  // (rows, 32)
+      for (std::int64_t r = 0; r < x.rows; ++r) {
+        const T* row = x.row(r) + first;
+        T* e = exponentials.data() + r * 32;
+        for (int n = 0; n < images; ++n) e[n] = std::exp(row[n] - maximum[n]);
+        for (int n = 0; n < images; ++n) sum[n] += e[n];
+      }
+      for (std::int64_t r = 0; r < x.rows; ++r) {
+        const T* e = exponentials.data() + r * 32;
+        store_row(y.row(r) + first, images, y.add, [&](int n) { return e[n] / sum[n]; });
+      }
+    });
+  });
+}
+
+void softmax_backward(Stream stream, In acts, In acts_grad, Out inputs_grad) {
+  CHECK_LIKE(acts_grad, acts);
+  CHECK_LIKE(inputs_grad, acts);
+  WITH_FLOAT_TYPE(acts, [&]<class T>(T) {
+    const auto y = rows_of<T>(acts), g = rows_of<T>(acts_grad);
+    const auto result = rows_of<T>(inputs_grad);
+    for_images(stream, y.images, [&](int first, int images) {
+      T sum[32] = {};
+      for (std::int64_t r = 0; r < y.rows; ++r) {
+        const T *yr = y.row(r) + first, *gr = g.row(r) + first;
+        for (int n = 0; n < images; ++n) sum[n] += gr[n] * yr[n];
+      }
+      for (std::int64_t r = 0; r < y.rows; ++r) {
+        const T *yr = y.row(r) + first, *gr = g.row(r) + first;
+        store_row(result.row(r) + first, images, result.add, [&](int n) { return yr[n] * (gr[n] - sum[n]); });
+      }
+    });
+  });
+}
+
+}  // namespace convnet

@@ -1,0 +1,33 @@
+// Pixels to activities: device code.
+#pragma once
+#include "device.cuh"
+#include "philox.h"
+
+namespace convnet {
+
+// Threads: x = image, y = line (channel, y) of acts, whose pixels share the image's one draw.
+template <class T>
+__global__ void image_forward_kernel(Images<const unsigned char> pixels, Rows<const T> mean, Rows<const double> state, Images<T> acts,
+                                     bool random, std::uint32_t seed, std::uint32_t purpose) {
+  const auto [line, n] = this_place();
+  if (line >= std::int64_t(acts.channels) * acts.height || n >= acts.images) return;
+  const int c = int(line / acts.height), y = int(line % acts.height);
+
+  const int down = pixels.height - acts.height, right = pixels.width - acts.width;
+  int top = down / 2, left = right / 2;
+  bool mirrored = false;
+  if (random) {
+    const RandomWords words = random_words(0, std::uint32_t(n), std::uint64_t(state.row(0)[state_step]), seed, purpose);
+    top = random_below(words.word[0], down + 1);
+    left = random_below(words.word[1], right + 1);
+    mirrored = words.word[2] & 1;
+  }
+
+  const unsigned char* pixel = &pixels.row(c, y + top, (mirrored ? acts.width - 1 : 0) + left)[n];
+  const std::int64_t next = mirrored ? -pixels.pitch : pixels.pitch;
+  const T* const means = mean.row(line);
+  T* act = &acts.row(c, y, 0)[n];
+  for (int x = 0; x < acts.width; ++x, pixel += next, act += acts.pitch) acts.store(act, T(*pixel) - means[x]);
+}
+
+}  // namespace convnet

@@ -1,0 +1,38 @@
+// Random numbers by counter: the same words for the same place on every backend, nothing to store.
+#pragma once
+#include "tensor.h"
+
+namespace convnet {
+
+struct RandomWords {
+  std::uint32_t word[4];
+};
+
+// Rounds of Philox; a recursion and no loop, since compilers vectorise over the images only what has no loop inside.
+template <int rounds>
+HOST_DEVICE inline RandomWords philox_rounds(RandomWords c, std::uint32_t k0, std::uint32_t k1) {
+  if constexpr (rounds == 0) {
+    return c;
+  } else {
+    const std::uint64_t a = std::uint64_t(0xD2511F53u) * c.word[0], b = std::uint64_t(0xCD9E8D57u) * c.word[2];
+    c = {{std::uint32_t(b >> 32) ^ c.word[1] ^ k0, std::uint32_t(b), std::uint32_t(a >> 32) ^ c.word[3] ^ k1, std::uint32_t(a)}};
+    return philox_rounds<rounds - 1>(c, k0 + 0x9E3779B9u, k1 + 0xBB67AE85u);  // golden ratio, sqrt(3) - 1
+  }
+}
+
+// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+HOST_DEVICE inline RandomWords philox(RandomWords counter, std::uint32_t k0, std::uint32_t k1) {
+  return philox_rounds<10>(counter, k0, k1);
+}
+
+// The words of a place (element / 4, image) at a step of the run; key: the run's seed and what the words are for.
+HOST_DEVICE inline RandomWords random_words(std::uint32_t place, std::uint32_t image, std::uint64_t step, std::uint32_t seed, std::uint32_t purpose) {
+  return philox({{place, image, std::uint32_t(step), std::uint32_t(step >> 32)}}, seed, purpose);
+}
+
+// One of 0, ..., range - 1.
+HOST_DEVICE inline int random_below(std::uint32_t word, int range) {
+  return int(std::uint64_t(word) * std::uint32_t(range) >> 32);
+}
+
+}  // namespace convnet

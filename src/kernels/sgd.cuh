@@ -1,0 +1,33 @@
+// SGD, and the check that comes before it: device code.
+#pragma once
+#include "device.cuh"
+
+namespace convnet {
+
+// Threads: x = output, y = row of weights.
+template <class T>
+__global__ void sgd_update_kernel(Rows<const double> state, Rows<const T> weights_grad, Rows<T> increments, Rows<T> weights,
+                                  int rate_slot, T momentum, T decay, T images) {
+  const auto [row, n] = this_place();
+  if (row >= weights.rows || n >= weights.images) return;
+  if (state.row(0)[state_finite] != 1) return;
+
+  const T rate = T(state.row(0)[state_rates + rate_slot]);
+  T& increment = increments.row(row)[n];
+  T& weight = weights.row(row)[n];
+  increment = momentum * increment - rate * weights_grad.row(row)[n] / images - decay * rate * weight;
+  weight += increment;
+}
+
+// Threads: x = image, y = row of values. Every block that finds something stores the same number, 0: in whole and
+// at once, by an integer exchange.
+template <class T>
+__global__ void check_finite_kernel(Rows<const T> values, Rows<double> state) {
+  const auto [row, n] = this_place();
+  const bool inside = row < values.rows && n < values.images;
+  const int found = __syncthreads_or(inside && !std::isfinite(values.row(row)[n]));
+  if (found && threadIdx.x == 0 && threadIdx.y == 0)
+    atomicExch(reinterpret_cast<unsigned long long*>(&state.row(0)[state_finite]), 0ull);
+}
+
+}  // namespace convnet

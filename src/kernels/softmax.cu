@@ -1,0 +1,26 @@
+// Softmax: launchers.
+#include "softmax.cuh"
+#include "ops.h"
+
+namespace convnet {
+
+static Grid softmax_grid(const Shape& shape) {
+  return {dim3(unsigned(ceil_div<std::int64_t>(shape.images(), 32))), dim3(32, softmax_lanes)};
+}
+
+void softmax_forward(Stream stream, In inputs, Out acts) {
+  CHECK_LIKE(acts, inputs);
+  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+    launch(softmax_forward_kernel<T>, softmax_grid(acts.shape), stream, rows_of<T>(inputs), rows_of<T>(acts));
+  });
+}
+
+void softmax_backward(Stream stream, In acts, In acts_grad, Out inputs_grad) {
+  CHECK_LIKE(acts_grad, acts);
+  CHECK_LIKE(inputs_grad, acts);
+  WITH_FLOAT_TYPE(acts, [&]<class T>(T) {
+    launch(softmax_backward_kernel<T>, softmax_grid(acts.shape), stream, rows_of<T>(acts), rows_of<T>(acts_grad), rows_of<T>(inputs_grad));
+  });
+}
+
+}  // namespace convnet

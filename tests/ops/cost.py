@@ -1,0 +1,101 @@
+"""Multinomial logistic regression: cost, errors with credit for ties (SEMANTICS 3.4), gradients."""
+from __future__ import annotations
+
+import numpy as np
+
+from . import Case, integers, normal
+from .softmax import rounded, softmax_forward
+
+
+def is_label(labels, probs):
+    """(rows, images), True at the label."""
+    return np.arange(len(probs)).reshape(-1, 1, 1, 1) == labels
+
+
+def logreg_forward(labels, probs, topk):
+    costs = np.zeros(3)
+    for n, label in enumerate(labels[0, 0, 0].astype(int)):
+        of_image = probs[:, 0, 0, n]
+        likelier, tied = (of_image > of_image[label]).sum(), (of_image == of_image[label]).sum()
+        with np.errstate(divide="ignore"):
+            costs[0] += -np.log(of_image[label])
+        for i, k in enumerate((1, topk)):
+            costs[1 + i] += 1 - np.clip((k - likelier) / tied, 0, 1)
+    return costs
+
+
+def forward_magnitude(labels, probs, topk):
+    """1 - credit is measured by 1, not by what is left of it."""
+    wrong = logreg_forward(labels, probs, topk)
+    return np.stack([wrong[0], *np.where(wrong[1:] > 0, labels.size, 0)])
+
+
+def logreg_backward(labels, probs, coeff):
+    return np.where(is_label(labels, probs), -coeff / probs, 0.0)
+
+
+def logreg_softmax_backward(labels, probs, coeff, sign=-1):
+    return coeff * (probs + sign * is_label(labels, probs))
+
+
+def softmax_backward_magnitude(labels, probs, coeff):
+    return logreg_softmax_backward(labels, probs, abs(coeff), sign=1)
+
+
+def labels_of(classes, images):
+    return integers(1, 1, 1, images, low=0, high=classes - 1, seed=2)
+
+
+def forward_case(name, probs, topk, labels=None, exact=False):
+    labels = labels_of(len(probs), probs.shape[-1]) if labels is None else labels
+    return Case("logreg_forward", name, {"labels": labels, "probs": probs}, {"costs": (3,)}, logreg_forward, {"topk": topk},
+                forward_magnitude, sums=probs.shape[-1], steps=1, exact=exact, keep={"costs": "float64"})
+
+
+def columns(*images):
+    """The probabilities of each image's classes, as a tensor."""
+    return np.array(images, np.float64).T.reshape(len(images[0]), 1, 1, len(images))
+
+
+def ties_case(name, label, topk, credits_of):
+    """credits_of: an image's probabilities -> its credit for the top 1 and for the top k. The label's is 1: its logarithm is exact."""
+    probs = columns(*credits_of)
+    return Case("logreg_forward", name, {"labels": np.full((1, 1, 1, probs.shape[-1]), float(label)), "probs": probs}, {"costs": (3,)},
+                lambda labels, probs, topk: np.array([0.0, *(1 - np.array(list(credits_of.values()))).sum(0)]), {"topk": topk},
+                exact=True, keep={"costs": "float64"})
+
+
+def backward_case(op, name, classes, images, coeff=1.0, check=False):
+    labels = labels_of(classes, images)
+    inputs = normal(classes, 1, 1, images)
+    if op == "logreg_backward":
+        # The cost of any positive numbers: away from 0, where its higher derivatives are small enough for differences.
+        probs = rounded(np.random.default_rng(3).uniform(0.5, 1.5, inputs.shape)) if check else rounded(softmax_forward(inputs))
+        reference, magnitude, at = logreg_backward, lambda labels, probs, coeff: np.abs(logreg_backward(labels, probs, coeff)), probs
+        def cost(p):
+            return -coeff * np.log(p[is_label(labels, p)]).sum()
+    else:
+        probs = softmax_forward(inputs) if check else rounded(softmax_forward(inputs))
+        reference, magnitude, at = logreg_softmax_backward, softmax_backward_magnitude, inputs
+        def cost(x):
+            return -coeff * np.log(softmax_forward(x)[is_label(labels, x)]).sum()
+    return Case(op, name, {"labels": labels, "probs": probs}, {("probs_grad" if op == "logreg_backward" else "inputs_grad"): inputs.shape}, reference,
+                {"coeff": coeff}, magnitude, sums=2, steps=1, cost=cost if check else None, at=at)
+
+
+def likely(classes, images):
+    return rounded(softmax_forward(2 * normal(classes, 1, 1, images)))
+
+
+CASES = [forward_case(f"{classes}-classes-{images}-images-top{k}", likely(classes, images), k)
+         for classes, images, k in ((1, 1, 1), (3, 3, 2), (7, 5, 5), (17, 129, 5), (40, 33, 3), (10, 64, 100))]
+CASES += [
+    forward_case("uniform", np.full((7, 1, 1, 5), 0.25), 3),
+    ties_case("ties", 0, 2, {(1, .5, .5, .5): (1, 1), (1, 1, .5, 0): (.5, 1), (1, 2, .5, .25): (0, 1), (1, 1, 1, 1): (.25, .5)}),
+    ties_case("ties-behind-others", 3, 3, {(1, 1, 1, 1, 0): (.25, .75), (2, 1, 0, 1, 0): (0, 1), (2, 2, 1, 1, 0): (0, .5), (2, 2, 2, 1, 1): (0, 0)}),
+    forward_case("prob-0-costs-infinity", columns((0, 1), (1, 0), (1, 0)), 1, np.zeros((1, 1, 1, 3)), exact=True),
+]
+for op in ("logreg_backward", "logreg_softmax_backward"):
+    CASES += [backward_case(op, f"{classes}-classes-{images}-images", classes, images, coeff)
+              for classes, images, coeff in ((1, 1, 1.0), (3, 3, 0.3), (7, 5, -2.0), (17, 129, 1.0))]
+    CASES += [backward_case(op, "gradient", 5, 3, 0.7, check=True)]

@@ -1,0 +1,75 @@
+"""SGD with momentum and weight decay (SEMANTICS 3.6), and the check that all costs were finite."""
+from __future__ import annotations
+
+import numpy as np
+
+from . import Case, integers, normal
+
+STATE = {"state": "float64"}
+
+
+def sgd_update(state, weights_grad, increments, weights, rate_slot, momentum, decay, images):
+    if state[1] != 1:
+        return increments, weights
+    rate = state[2 + rate_slot]
+    increments = momentum * increments - rate * weights_grad / images - decay * rate * weights
+    return increments, weights + increments
+
+
+def magnitude(state, weights_grad, increments, weights, rate_slot, momentum, decay, images):
+    if state[1] != 1:
+        return np.abs(increments), np.abs(weights)
+    rate = state[2 + rate_slot]
+    increments = momentum * np.abs(increments) + rate * np.abs(weights_grad) / images + decay * rate * np.abs(weights)
+    return increments, np.abs(weights) + increments
+
+
+def update_case(name, shape, state=(3, 1, 0.01), slot=0, momentum=0.9, decay=0.004, images=128, exact=False):
+    draw = (lambda seed: integers(*shape, seed=seed)) if exact else (lambda seed: normal(*shape, seed=seed))
+    weights_grad, increments, weights = 16 * draw(0), draw(1), draw(2)
+    return Case("sgd_update", name, {"state": np.array(state, np.float64), "weights_grad": weights_grad}, {"increments": shape, "weights": shape},
+                lambda state, grad, **scalars: sgd_update(state, grad, increments, weights, **scalars),
+                {"rate_slot": slot, "momentum": momentum, "decay": decay, "images": images},
+                lambda state, grad, **scalars: magnitude(state, grad, increments, weights, **scalars),
+                sums=4, steps=1, exact=exact, initial={"increments": increments, "weights": weights}, keep=STATE, adds=False)
+
+
+def check_finite(values, initial):
+    state = initial.copy()
+    if not np.isfinite(values).all():
+        state[1] = 0
+    return state
+
+
+def finite_case(name, values, initial=(5, 1, 0.1), keep="float32"):
+    initial = np.array(initial, np.float64)
+    return Case("check_finite", name, {"values": values}, {"state": initial.shape}, lambda values: check_finite(values, initial), exact=True,
+                initial={"state": initial}, keep={**STATE, **({"values": "float64"} if keep == "float64" else {})}, adds=False)
+
+
+def but(array, value, *index):
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+EXACT = {"momentum": 0.5, "decay": 0.25, "images": 4, "exact": True}
+CASES = [update_case(name, shape) for name, shape in
+         {"conv": (3, 5, 5, 7), "fc": (17, 129), "biases": (33,), "one": (1, 1), "shared-biases": (5,)}.items()]
+CASES += [
+    update_case("exact", (7, 17), state=(3, 1, 0.5), **EXACT),
+    update_case("second-rate", (7, 17), state=(3, 1, 8.0, 0.25), slot=1, **EXACT),
+    update_case("rate-0", (7, 17), state=(3, 1, 0.0), **EXACT),
+    update_case("no-decay", (7, 17), decay=0.0),
+    update_case("last-minibatch-of-3", (7, 17), images=3),
+    update_case("not-finite-changes-nothing", (7, 17), state=(3, 0, 0.5), **EXACT),
+    finite_case("finite", normal(3)),
+    finite_case("was-not-finite-before", normal(3), initial=(5, 0, 0.1)),
+    finite_case("largest-and-least", np.array([3.4e38, -3.4e38, 1e-45, 0.0])),
+    finite_case("costs-in-float64", np.array([1e300, 2.0, 3.0]), keep="float64"),
+    finite_case("infinite-cost-in-float64", np.array([np.inf, 2.0, 3.0]), keep="float64"),
+    finite_case("infinity", but(normal(17, 129), np.inf, 16, 128)),
+    finite_case("minus-infinity", but(normal(3, 2, 2, 5), -np.inf, 0, 0, 0, 0)),
+    finite_case("nan", but(normal(17, 129), np.nan, 8, 33)),
+    finite_case("nothing-is-finite", np.full((40, 40), np.nan)),
+]
