@@ -28,8 +28,11 @@ class Arena:
         return tensor
 
     def holding(self, array: np.ndarray, dtype: str, tight: bool = False) -> Tensor:
+        """A tensor with these values; the columns of padding stay NaN."""
         tensor = self.tensor(array.shape, dtype, tight)
-        self.device.upload(tensor, array)
+        rows = np.full((tensor.rows, tensor.pitch * itemsize(dtype)), 0xFF, np.uint8).view(dtype)
+        rows[:, : array.shape[-1]] = array.reshape(tensor.rows, -1)
+        self.device.ops.upload(self.device, tensor.ptr, rows.ctypes.data, rows.nbytes)
         return tensor
 
     def check_bands(self) -> None:

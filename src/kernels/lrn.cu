@@ -1,6 +1,5 @@
 // Cross-map response normalization: launchers.
 #include "lrn.cuh"
-#include "ops.h"
 
 namespace convnet {
 
@@ -10,8 +9,10 @@ void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, doubl
   CHECK_LIKE(acts, inputs);
   CHECK(size > 0);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
-    launch(lrn_forward_kernel<T>, rows_grid(acts.shape.rows(), acts.shape.images()), stream,
-           images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts), size, T(scale), T(power), T(bias));
+    with_quarters(power, [&]<class Quarters>(Quarters) {
+      launch(lrn_forward_kernel<Quarters::value, T>, rows_grid(acts.shape.rows(), acts.shape.images()), stream,
+             images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts), size, T(scale), T(power), T(bias));
+    });
   });
 }
 
@@ -22,8 +23,10 @@ void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_
   CHECK_LIKE(inputs_grad, inputs);
   CHECK(size > 0);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
-    launch(lrn_backward_kernel<T>, rows_grid(inputs.shape.rows(), inputs.shape.images()), stream,
-           images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts_grad), images_of<T>(inputs_grad), size, T(scale), T(power));
+    with_quarters(power, [&]<class Quarters>(Quarters) {
+      launch(lrn_backward_kernel<Quarters::value, T>, rows_grid(inputs.shape.rows(), inputs.shape.images()), stream,
+             images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts_grad), images_of<T>(inputs_grad), size, T(scale), T(power));
+    });
   });
 }
 

@@ -27,14 +27,14 @@ def lrn_backward_magnitude(inputs, denoms, acts_grad, **scalars):
     return lrn_backward(np.abs(inputs), denoms, np.abs(acts_grad), **scalars, sign=1)
 
 
-def forward_case(name, shape, size):
+def forward_case(name, shape, size, power=0.75):
     return Case("lrn_forward", name, {"inputs": normal(*shape)}, {"denoms": shape, "acts": shape}, lrn_forward,
-                {"size": size, "scale": 0.05, "power": 0.75, "bias": 2.0}, sums=size, steps=2)
+                {"size": size, "scale": 0.05, "power": power, "bias": 2.0}, sums=size, steps=2)
 
 
-def backward_case(name, shape, size, check=False):
+def backward_case(name, shape, size, power=0.75, check=False):
     inputs, acts_grad = normal(*shape), normal(*shape, seed=1)
-    scalars = {"size": size, "scale": 0.3, "power": 0.75}
+    scalars = {"size": size, "scale": 0.3, "power": power}
     denoms = denominators(inputs, size, 0.3, 1.0).astype(np.float32).astype(np.float64)
     cost = None
     if check:
@@ -48,4 +48,7 @@ def backward_case(name, shape, size, check=False):
 SHAPES = {"plain": (16, 5, 4, 3), "one-element": (3, 1, 1, 1), "48-channels": (48, 2, 2, 65), "129-images": (7, 3, 3, 129)}
 CASES = [forward_case(f"{name}-size{size}", shape, size) for name, shape in SHAPES.items() for size in (3, 4, 5)]
 CASES += [backward_case(f"{name}-size{size}", shape, size) for name, shape in SHAPES.items() for size in (3, 4, 5)]
+CASES += [case(f"power{power}", (5, 3, 2, 3), 3, power) for case in (forward_case, backward_case) for power in (0.5, 0.6, 1.0)]
+CASES += [case("more-than-a-tile", (3, 2, 3, 300), 3) for case in (forward_case, backward_case)]
+CASES += [case("window-wider-than-channels", (2, 3, 2, 3), 7) for case in (forward_case, backward_case)]
 CASES += [backward_case(f"gradient-size{size}", (9, 2, 2, 3), size, check=True) for size in (3, 4, 5)]

@@ -1,0 +1,288 @@
+// Convolution: device code. All three are the product of tile.cuh; what differs is what m, n and k stand for:
+//                          m         n                                        k, the lowest first
+//   conv_forward           filter    pixel and image of acts                  channel, j, i
+//   conv_backward_data     channel   pixel and image of images_grad           filter, tap x, tap y
+//   conv_backward_filters  filter    channel, i and j                         image, x, y
+// Images come in quads that belong to one pixel, so a tile may hold many pixels of few images or few of many.
+#pragma once
+#include "tile.cuh"
+
+namespace convnet {
+
+struct Conv {
+  int stride, padding, groups;
+  int parts;               // blocks that share the k of a tile
+  std::int64_t part_size;  // elements from one part of the output to the next
+};
+
+// How outputs see the pixels of their source along one dimension: tap t of output o is the product of source pixel
+// origin + o stride + t and filter row (or column) first_tap + t tap_step.
+struct Window {
+  int outputs, first_output, output_step;  // output o is pixel first_output + o output_step
+  int origin, stride;
+  int taps, first_tap, tap_step;
+
+  // Leaves out the taps that lie outside the source, of `size` pixels, for all outputs first to last.
+  __device__ void clip(int first, int last, int size) {
+    const int begin = max(0, -(origin + last * stride)), end = min(taps, size - (origin + first * stride));
+    origin += begin;
+    first_tap += begin * tap_step;
+    taps = max(0, end - begin);
+  }
+};
+
+// Every output is there, every tap in order.
+__device__ inline Window forward_window(int outputs, int filter_size, int stride, int padding) {
+  return {outputs, 0, 1, -padding, stride, filter_size, 0, 1};
+}
+
+// The pixels first, first + stride, ... of images_grad: they meet every stride-th tap, and neighbours meet neighbouring
+// acts. So they are a convolution of stride 1 with these taps, the last one first. No tap is tried in vain.
+__device__ inline Window backward_window(int first, int pixels, int filter_size, int stride, int padding) {
+  const int tap = (first + padding) % stride;  // the first that meets them
+  const int taps = tap < filter_size ? (filter_size - 1 - tap) / stride + 1 : 0;
+  return {(pixels - 1 - first) / stride + 1, first, stride, (first + padding) / stride - taps + 1, 1,
+          taps, tap + (taps - 1) * stride, -stride};
+}
+
+// The range of things that a part of the k is made of.
+struct Range {
+  int first, count;
+};
+__device__ inline Range range_of(int part, int parts, int things) {
+  const int first = int(std::int64_t(things) * part / parts);
+  return {first, int(std::int64_t(things) * (part + 1) / parts) - first};
+}
+
+__device__ inline int quads_of(int count) { return ceil_div(count, quad); }
+
+// Leaves out the taps that no column of the tile needs.
+template <class Tile>
+__device__ void clip_windows(int first_quad, int images, int height, int width, Window& rows, Window& columns) {
+  const int outputs = rows.outputs * columns.outputs;
+  const int first = first_quad / quads_of(images), last = min(outputs, ceil_div(first_quad + Tile::n / quad, quads_of(images))) - 1;
+  const bool one_row = first / columns.outputs == last / columns.outputs;
+  rows.clip(first / columns.outputs, last / columns.outputs, height);
+  columns.clip(one_row ? first % columns.outputs : 0, one_row ? last % columns.outputs : columns.outputs - 1, width);
+}
+
+// Where element n of pixel (y, x) of channel c is; rows are counted in 32 bits, elements in 64. It is linear: the
+// kernels add what is constant in a thread, once, to what changes along k.
+template <class T>
+__device__ std::int64_t offset_of(const Images<const T>& tensor, int c, int y, int x, int n) {
+  return std::int64_t((c * tensor.height + y) * tensor.width + x) * int(tensor.pitch) + n;
+}
+
+// A quad of columns of a tile: images of one output pixel. The quads after the last are fetched as the last one; what
+// lies outside D may hold anything, since it is not stored.
+struct Column {
+  int y, x, n;
+  bool exists;
+  __device__ Column(int index, int images, const Window& rows, const Window& columns) {
+    const int quads = quads_of(images), last = rows.outputs * columns.outputs * quads - 1;
+    exists = index <= last;
+    index = min(index, last);
+    const int pixel = index / quads;
+    y = pixel / columns.outputs;
+    x = pixel % columns.outputs;
+    n = index % quads * quad;
+  }
+};
+
+// B of conv_forward and conv_backward_data: a thread's row is a channel and a tap, its columns are windows.
+template <class T, class Tile, bool Vector>
+struct WindowRows {
+  using Share = RowShare<T, Tile, Tile::n>;
+  const Images<const T>& source;
+  const T* start[Share::quads];  // of the windows, in the first channel of the sum
+  int y[Share::quads], x[Share::quads], count[Share::quads];
+
+  __device__ WindowRows(const Images<const T>& source, int first_channel, int first_quad, const Window& rows, const Window& columns)
+      : source(source) {
+#pragma unroll
+    for (int index = 0; index < Share::quads; ++index) {
+      const Column column(first_quad + Share::column(index) / quad, source.images, rows, columns);
+      y[index] = column.y * rows.stride + rows.origin;
+      x[index] = column.x * columns.stride + columns.origin;
+      count[index] = source.images - column.n;
+      start[index] = source.data + offset_of(source, first_channel, y[index], x[index], column.n);
+    }
+  }
+
+  __device__ void fetch(Share& share, bool inside, const Digits& k) const {
+    const std::int64_t offset = offset_of(source, k.low, k.high, k.mid, 0);
+#pragma unroll
+    for (int index = 0; index < Share::quads; ++index) {
+      const bool meets = unsigned(y[index] + k.high) < unsigned(source.height) && unsigned(x[index] + k.mid) < unsigned(source.width);
+      share.values[index] = load_quad<Vector, false>(inside && meets, start[index] + offset, count[index]);
+    }
+  }
+};
+
+// Stores the tile of conv_forward and conv_backward_data: rows are channels of the output, columns its pixels and images.
+template <class Tile, bool Vector, class T>
+__device__ void store_channels(const Images<T>& target, int first_channel, int first_row, int rows_left, int first_quad,
+                               const Window& rows, const Window& columns, const Sums<T, Tile>& sums) {
+#pragma unroll
+  for (int j = 0; j < Tile::thread_n / quad; ++j) {
+    const Column column(first_quad + Tile::column(j) / quad, target.images, rows, columns);
+    if (!column.exists) continue;
+    const int y = rows.first_output + column.y * rows.output_step, x = columns.first_output + column.x * columns.output_step;
+#pragma unroll
+    for (int i = 0; i < Tile::thread_m; ++i) {
+      const int row = Tile::row(i / quad) + i % quad;
+      Quad<T> values;
+#pragma unroll
+      for (int e = 0; e < quad; ++e) values.at[e] = sums[i][j * quad + e];
+      if (row < rows_left)
+        store_quad<Vector>(target.row(first_channel + first_row + row, y, x) + column.n, values, target.images - column.n, target.add);
+    }
+  }
+}
+
+// Blocks: x = tile of filters of the group, then tile of columns; y = group; z = part of the channels.
+//   acts[f,y,x,n] = sum over i,j,c of images[g C + c, y stride - padding + i, x stride - padding + j, n] * filters[c,i,j,f]
+template <class T, class Tile, bool Vector>
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
+conv_forward_kernel(Images<const T> images, Images<const T> filters, Images<T> acts, Conv conv) {
+  const int C = filters.channels, F = filters.images / conv.groups, g = int(blockIdx.y);
+  const int tiles = ceil_div(F, Tile::m), first_filter = int(blockIdx.x) % tiles * Tile::m;
+  const int first_quad = int(blockIdx.x) / tiles * (Tile::n / quad);
+
+  Window rows = forward_window(acts.height, filters.height, conv.stride, conv.padding);
+  Window columns = forward_window(acts.width, filters.width, conv.stride, conv.padding);
+  clip_windows<Tile>(first_quad, acts.images, images.height, images.width, rows, columns);
+  const Range c = range_of(int(blockIdx.z), conv.parts, C);
+  const int count = c.count * rows.taps * columns.taps;
+
+  using ShareA = RowShare<T, Tile, Tile::m>;
+  using ShareB = RowShare<T, Tile, Tile::n>;
+  const WindowRows<T, Tile, Vector> windows(images, g * C + c.first, first_quad, rows, columns);
+  const T* start[ShareA::quads];  // of the thread's filters, at the first channel and tap
+  int left[ShareA::quads];
+#pragma unroll
+  for (int index = 0; index < ShareA::quads; ++index) {
+    const int f = min(first_filter + ShareA::column(index), (F - 1) / quad * quad);
+    start[index] = filters.data + offset_of(filters, c.first, rows.first_tap, columns.first_tap, g * F + f);
+    left[index] = F - f;
+  }
+  Walk walk(c.count, columns.taps, count, ShareA::k());
+  Sums<T, Tile> sums = {};
+  multiply<Tile, ShareA, ShareB>(count, sums, [&](ShareA& a, ShareB& b) {
+    const std::int64_t offset = offset_of(filters, walk.at.low, walk.at.high, walk.at.mid, 0);
+#pragma unroll
+    for (int index = 0; index < ShareA::quads; ++index)
+      a.values[index] = load_quad<Vector, false>(walk.left > 0, start[index] + offset, left[index]);
+    windows.fetch(b, walk.left > 0, walk.at);
+    walk.advance();
+  });
+
+  acts.data += blockIdx.z * conv.part_size;
+  store_channels<Tile, Vector>(acts, g * F, first_filter, F - first_filter, first_quad, rows, columns, sums);
+}
+
+// Blocks: x = tile of channels of the group, then tile of columns, then which of every `stride` rows and columns of
+// pixels; y = group; z = part of the filters.
+//   images_grad[c,v,u,n] = sum over i,j,f of acts_grad[f,y,x,n] * filters[c - g C,i,j,f]
+// Its two walks take too many registers for Tile::blocks: 24 bytes would be spilled (sm_90).
+template <class T, class Tile, bool Vector>
+__global__ void __launch_bounds__(Tile::threads)
+conv_backward_data_kernel(Images<const T> acts_grad, Images<const T> filters, Images<T> images_grad, int column_tiles, Conv conv) {
+  const int C = filters.channels, F = filters.images / conv.groups, g = int(blockIdx.y);
+  const int tiles = ceil_div(C, Tile::m), first_channel = int(blockIdx.x) % tiles * Tile::m;
+  const int first_quad = int(blockIdx.x) / tiles % column_tiles * (Tile::n / quad);
+  const int phase = int(blockIdx.x) / tiles / column_tiles, phases = min(conv.stride, images_grad.width);
+
+  Window rows = backward_window(phase / phases, images_grad.height, filters.height, conv.stride, conv.padding);
+  Window columns = backward_window(phase % phases, images_grad.width, filters.width, conv.stride, conv.padding);
+  if (first_quad >= rows.outputs * columns.outputs * quads_of(images_grad.images)) return;  // fewer pixels than phase 0
+  clip_windows<Tile>(first_quad, images_grad.images, acts_grad.height, acts_grad.width, rows, columns);
+  const Range quads = range_of(int(blockIdx.z), conv.parts, quads_of(F));  // of filters; no quad belongs to two taps
+  const Range f = {quads.first * quad, min(quads.count * quad, F - quads.first * quad)};
+  const int count = quads.count * quad * rows.taps * columns.taps;
+
+  using ShareA = ColumnShare<T, Tile, Tile::m>;
+  using ShareB = RowShare<T, Tile, Tile::n>;
+  const WindowRows<T, Tile, Vector> windows(acts_grad, g * F + f.first, first_quad, rows, columns);
+  const T* start[ShareA::quads];  // of the filters' channels that the thread fetches, at the first tap
+#pragma unroll
+  for (int index = 0; index < ShareA::quads; ++index) {
+    const int c = min(first_channel + ShareA::column(index), C - 1);
+    start[index] = filters.data + offset_of(filters, c, rows.first_tap, columns.first_tap, g * F + f.first);
+  }
+  Walk walk_a(quads.count * quad, columns.taps, count, ShareA::k()), walk_b(quads.count * quad, columns.taps, count, ShareB::k());
+  Sums<T, Tile> sums = {};
+  multiply<Tile, ShareA, ShareB>(count, sums, [&](ShareA& a, ShareB& b) {
+    const Digits& k = walk_a.at;
+    const std::int64_t offset = offset_of(filters, 0, k.high * rows.tap_step, k.mid * columns.tap_step, k.low);
+#pragma unroll
+    for (int index = 0; index < ShareA::quads; ++index)
+      a.values[index] = load_quad<Vector, true>(walk_a.left > 0, start[index] + offset, f.count - k.low);
+    windows.fetch(b, walk_b.left > 0 && walk_b.at.low < f.count, walk_b.at);
+    walk_a.advance();
+    walk_b.advance();
+  });
+
+  images_grad.data += blockIdx.z * conv.part_size;
+  store_channels<Tile, Vector>(images_grad, g * C, first_channel, C - first_channel, first_quad, rows, columns, sums);
+}
+
+// Blocks: x = tile of filters of the group, then tile of (channel, i, j); y = group; z = part of the pixels of acts.
+//   filters_grad[c,i,j,f] = sum over y,x,n of images[g C + c, y stride - padding + i, x stride - padding + j, n] * acts_grad[f,y,x,n]
+template <class T, class Tile, bool Vector>
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
+conv_backward_filters_kernel(Images<const T> images, Images<const T> acts_grad, Images<T> filters_grad, Conv conv) {
+  const int F = filters_grad.images / conv.groups, g = int(blockIdx.y);
+  const int tiles = ceil_div(F, Tile::m), first_filter = int(blockIdx.x) % tiles * Tile::m;
+  const int first_row = int(blockIdx.x) / tiles * Tile::n, rows = int(filters_grad.rows());  // of filters_grad, (c,i,j)
+  const int N = images.images, padded = quads_of(N) * quad;
+  const Range pixels = range_of(int(blockIdx.z), conv.parts, acts_grad.height * acts_grad.width);
+
+  using ShareA = ColumnShare<T, Tile, Tile::m>;
+  using ShareB = ColumnShare<T, Tile, Tile::n>;
+  const T *start_a[ShareA::quads], *start_b[ShareB::quads];  // of the thread's columns, at the first pixel of acts
+  int i[ShareB::quads], j[ShareB::quads];                    // less the padding
+#pragma unroll
+  for (int index = 0; index < ShareA::quads; ++index)
+    start_a[index] = acts_grad.data + offset_of(acts_grad, g * F + min(first_filter + ShareA::column(index), F - 1), 0, 0, 0);
+#pragma unroll
+  for (int index = 0; index < ShareB::quads; ++index) {
+    const int row = min(first_row + ShareB::column(index), rows - 1);
+    const Digits tap = digits_of(row, filters_grad.width, filters_grad.height);
+    i[index] = tap.mid - conv.padding;
+    j[index] = tap.low - conv.padding;
+    start_b[index] = images.data + offset_of(images, g * filters_grad.channels + tap.high, i[index], j[index], 0);
+  }
+
+  Walk walk(padded, acts_grad.width, (pixels.first + pixels.count) * padded, pixels.first * padded + ShareA::k());
+  Sums<T, Tile> sums = {};
+  multiply<Tile, ShareA, ShareB>(pixels.count * padded, sums, [&](ShareA& a, ShareB& b) {
+    const int n = walk.at.low, x = walk.at.mid, y = walk.at.high, first_v = y * conv.stride, first_u = x * conv.stride;
+    const std::int64_t offset_a = offset_of(acts_grad, 0, y, x, n), offset_b = offset_of(images, 0, first_v, first_u, n);
+#pragma unroll
+    for (int index = 0; index < ShareA::quads; ++index)
+      a.values[index] = load_quad<Vector, true>(walk.left > 0, start_a[index] + offset_a, N - n);
+#pragma unroll
+    for (int index = 0; index < ShareB::quads; ++index) {
+      const bool inside = unsigned(first_v + i[index]) < unsigned(images.height) && unsigned(first_u + j[index]) < unsigned(images.width);
+      b.values[index] = load_quad<Vector, true>(walk.left > 0 && inside, start_b[index] + offset_b, N - n);
+    }
+    walk.advance();
+  });
+
+  T* const target = filters_grad.data + blockIdx.z * conv.part_size + g * F;
+#pragma unroll
+  for (int j = 0; j < Tile::thread_n; ++j) {
+    const int row = first_row + Tile::column(j / quad) + j % quad;
+#pragma unroll
+    for (int i = 0; i < Tile::thread_m / quad; ++i) {
+      const int f = first_filter + Tile::row(i);
+      Quad<T> values;
+#pragma unroll
+      for (int e = 0; e < quad; ++e) values.at[e] = sums[i * quad + e][j];
+      if (row < rows && f < F) store_quad<Vector>(target + row * filters_grad.pitch + f, values, F - f, filters_grad.add);
+    }
+  }
+}
+
+}  // namespace convnet

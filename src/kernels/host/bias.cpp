@@ -1,0 +1,54 @@
+// Biases on the host.
+#include "../bias.h"
+#include "loops.h"
+
+namespace convnet {
+namespace {
+
+// Sum of some rows, as 64 sums side by side, so that it vectorises in an order that depends on the shape alone.
+template <class T>
+T sum_rows(const Rows<const T>& tensor, std::int64_t first, std::int64_t last) {
+  constexpr int lanes = 64;
+  T sums[lanes] = {};
+  for (std::int64_t r = first; r < last; ++r) {
+    const T* row = tensor.row(r);
+    int n = 0;
+    for (; n + lanes <= tensor.images; n += lanes)
+      for (int i = 0; i < lanes; ++i) sums[i] += row[n + i];
+    for (int i = 0; n + i < tensor.images; ++i) sums[i] += row[n + i];
+  }
+  for (int half = lanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+  return sums[0];
+}
+
+}  // namespace
+
+void bias_forward(Stream stream, In biases, Out acts) {
+  const std::int64_t rows = rows_per_bias(__func__, biases.shape, acts.shape);
+  CHECK_DTYPE(acts, biases.dtype);
+  WITH_FLOAT_TYPE(biases, [&]<class T>(T) {
+    const auto out = rows_of<T>(acts);
+    const T* values = static_cast<const T*>(biases.ptr);
+    for_row_ranges(stream, out.rows, out.pitch, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t r = first; r < last; ++r)
+        store_row(out.row(r), out.images, out.add, [value = values[r / rows]](int) { return value; });
+    });
+  });
+}
+
+void bias_backward(Stream stream, In acts_grad, Out biases_grad, Out) {
+  const std::int64_t rows = rows_per_bias(__func__, biases_grad.shape, acts_grad.shape);
+  CHECK_DTYPE(biases_grad, acts_grad.dtype);
+  WITH_FLOAT_TYPE(acts_grad, [&]<class T>(T) {
+    const auto grads = rows_of<T>(acts_grad);
+    const auto out = rows_of<T>(biases_grad);
+    for_row_ranges(stream, out.images, rows * grads.pitch, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t b = first; b < last; ++b) out.store(&out.row(0)[b], sum_rows(grads, b * rows, (b + 1) * rows));
+    });
+  });
+}
+
+std::int64_t bias_backward_workspace(Stream, In, Out) { return 0; }
+
+}  // namespace convnet

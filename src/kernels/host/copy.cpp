@@ -1,0 +1,19 @@
+// Scaled copies on the host.
+#include "../ops.h"
+#include "loops.h"
+
+namespace convnet {
+
+void scaled_copy(Stream stream, In inputs, Out acts, double factor) {
+  CHECK_LIKE(acts, inputs);
+  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+    const auto in = rows_of<T>(inputs);
+    const auto out = rows_of<T>(acts);
+    for_row_ranges(stream, out.rows, out.pitch, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t r = first; r < last; ++r)
+        store_row(out.row(r), out.images, out.add, [&, row = in.row(r)](int n) { return T(factor) * row[n]; });
+    });
+  });
+}
+
+}  // namespace convnet

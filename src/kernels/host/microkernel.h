@@ -1,0 +1,117 @@
+// The inner loop of conv and fc: a tile of sums held in registers.
+//   tile[i][j] = sum over segments and k of a[i,k] * b[k][j],  i < rows, j < vectors * lanes
+// AVX-512 has room for 14 x 2 vectors: 28 multiply-adds for 2 loads of b and 14 broadcasts of a, which is
+// what keeps both multipliers busy. Where there are few rows, more vectors take their place.
+#pragma once
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+#include "simd.h"
+
+namespace convnet {
+
+// `length` products of a and b, one after the other in memory.
+//   columns of a: a[k * rows + i]      rows of a: a[i * row_pitch + k]      b[k * vectors * lanes + j]
+template <class T>
+struct Segment {
+  const T *a, *b;
+  int length;
+};
+
+enum class Order { columns, rows };
+
+// The most products in a segment of Order::rows, and the distance of its rows.
+constexpr int row_length = 32, row_pitch = 32 + 16;
+
+// Where the sums go.
+template <class T>
+struct Target {
+  T* data;
+  const std::int64_t* rows;  // distances of the tile's rows from data; null: without gaps
+  const T* partial;          // sums to be added first, without gaps; or null
+  bool add, stream;          // to what is there; past the caches
+};
+
+template <class T>
+using Microkernel = void (*)(const Segment<T>* segments, int count, const Target<T>& target);
+
+// Tiles of this many rows exist, for 1, 2, 4, 8 vectors (0: none).
+template <class T>
+constexpr int max_rows(int vectors) {
+  constexpr bool many = simd::registers == 32;
+  return vectors <= 2 ? (many ? 14 : 6) : vectors == 4 ? (many ? 6 : 3) : vectors == 8 ? (many ? 3 : 0) : 0;
+}
+
+template <class T, int rows, int vectors, Order order>
+[[gnu::noinline]] void multiply(const Segment<T>* segments, int count, const Target<T>& target) {
+  using namespace simd;
+  constexpr int width = vectors * lanes<T>;
+  Vector<T> sums[rows][vectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) sums[i][j] = Vector<T>{};
+
+  if (target.partial)
+#pragma GCC unroll 32
+    for (int i = 0; i < rows * vectors; ++i) __builtin_prefetch(target.partial + i * lanes<T>);
+
+  for (int s = 0; s < count; ++s) {
+    const T *a = segments[s].a, *b = segments[s].b;
+    for (int k = segments[s].length; k > 0; --k) {
+      if constexpr (rows >= vectors) {
+        Vector<T> values[vectors];
+#pragma GCC unroll 8
+        for (int j = 0; j < vectors; ++j) values[j] = load(b + j * lanes<T>);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; ++i) {
+          const Vector<T> factor = broadcast(order == Order::rows ? a[i * row_pitch] : a[i]);
+#pragma GCC unroll 8
+          for (int j = 0; j < vectors; ++j) sums[i][j] += factor * values[j];
+        }
+      } else {
+        Vector<T> factors[rows];
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; ++i) factors[i] = broadcast(order == Order::rows ? a[i * row_pitch] : a[i]);
+#pragma GCC unroll 8
+        for (int j = 0; j < vectors; ++j) {
+          const Vector<T> value = load(b + j * lanes<T>);
+#pragma GCC unroll 16
+          for (int i = 0; i < rows; ++i) sums[i][j] += factors[i] * value;
+        }
+      }
+      a += order == Order::rows ? 1 : rows;
+      b += width;
+    }
+  }
+
+  if (target.partial)
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) sums[i][j] = load(target.partial + i * width + j * lanes<T>) + sums[i][j];
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; ++i) {
+    T* row = target.data + (target.rows ? target.rows[i] : i * width);
+    if (target.add)
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) store(row + j * lanes<T>, load(row + j * lanes<T>) + sums[i][j]);
+    else if (target.stream)
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) stream_store(row + j * lanes<T>, sums[i][j]);
+    else
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) store(row + j * lanes<T>, sums[i][j]);
+  }
+}
+
+template <class T, int vectors, Order order>
+Microkernel<T> microkernel_of(int rows) {
+  constexpr auto table = []<int... i>(std::integer_sequence<int, i...>) {
+    return std::array<Microkernel<T>, sizeof...(i)>{&multiply<T, i + 1, vectors, order>...};
+  }(std::make_integer_sequence<int, max_rows<T>(vectors)>());
+  return table[rows - 1];
+}
+
+}  // namespace convnet

@@ -1,0 +1,39 @@
+// Neurons on the host: the formulas, along the images.
+#include "../neuron.h"
+#include "loops.h"
+
+namespace convnet {
+
+void neuron_forward(Stream stream, In inputs, Out acts, Neuron neuron, double a, double b) {
+  CHECK_LIKE(acts, inputs);
+  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+    const auto in = rows_of<T>(inputs);
+    const auto out = rows_of<T>(acts);
+    with_neuron(neuron, [&]<class Kind>(Kind) {
+      for_row_ranges(stream, out.rows, out.pitch, [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t r = first; r < last; ++r)
+          store_row(out.row(r), out.images, out.add,
+                    [x = in.row(r), a = T(a), b = T(b)](int n) { return neuron_value<Kind::value>(x[n], a, b); });
+      });
+    });
+  });
+}
+
+void neuron_backward(Stream stream, In saved, In acts_grad, Out inputs_grad, Neuron neuron, double a, double b) {
+  CHECK_LIKE(acts_grad, saved);
+  CHECK_LIKE(inputs_grad, saved);
+  WITH_FLOAT_TYPE(saved, [&]<class T>(T) {
+    const auto in = rows_of<T>(saved), grads = rows_of<T>(acts_grad);
+    const auto out = rows_of<T>(inputs_grad);
+    with_neuron(neuron, [&]<class Kind>(Kind) {
+      for_row_ranges(stream, out.rows, out.pitch, [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t r = first; r < last; ++r)
+          store_row(out.row(r), out.images, out.add, [s = in.row(r), g = grads.row(r), a = T(a), b = T(b)](int n) {
+            return g[n] * neuron_slope<Kind::value>(s[n], a, b);
+          });
+      });
+    });
+  });
+}
+
+}  // namespace convnet

@@ -1,0 +1,157 @@
+// How conv and fc cut tensors into tiles, and bring them into the order of the inner loop (microkernel.h).
+#pragma once
+#include <algorithm>
+#include <vector>
+#include "../tensor.h"
+#include "microkernel.h"
+#include "parallel.h"
+
+namespace convnet {
+
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+struct Block {
+  int first, count;
+};
+
+// 0 to count - 1 in as few blocks of at most `most` as possible, as equal as possible.
+inline std::vector<Block> equal_blocks(int count, int most) {
+  std::vector<Block> blocks;
+  const int number = int(ceil_div(count, most));
+  for (int i = 0, first = 0; i < number; ++i) {
+    blocks.push_back({first, int(ceil_div(count - first, number - i))});
+    first += blocks.back().count;
+  }
+  return blocks;
+}
+
+// Elements of rows that lie in the lanes of 1, 2, 4 or 8 vectors.
+struct LaneBlock {
+  int first, count, vectors;
+};
+
+// 0 to count - 1 in blocks of `widest` vectors, and what is left in ever smaller ones: lanes are idle in
+// the last vector only.
+template <class T>
+std::vector<LaneBlock> lane_blocks(int count, int widest) {
+  std::vector<LaneBlock> blocks;
+  for (int first = 0; first < count;) {
+    const int left = int(ceil_div(count - first, simd::lanes<T>));
+    while (widest > left) widest /= 2;
+    blocks.push_back({first, std::min(count - first, widest * simd::lanes<T>), widest});
+    first += widest * simd::lanes<T>;
+  }
+  return blocks;
+}
+
+template <class T>
+Microkernel<T> columns_kernel(int rows, int vectors) {
+  switch (vectors) {
+    case 1: return microkernel_of<T, 1, Order::columns>(rows);
+    case 2: return microkernel_of<T, 2, Order::columns>(rows);
+    case 4: return microkernel_of<T, 4, Order::columns>(rows);
+    default: return microkernel_of<T, 8, Order::columns>(rows);
+  }
+}
+
+template <class T>
+Microkernel<T> rows_kernel(int rows, int vectors) {
+  return vectors == 1 ? microkernel_of<T, 1, Order::rows>(rows) : microkernel_of<T, 2, Order::rows>(rows);
+}
+
+// A tile without gaps on the stack, for what the inner loop cannot store itself.
+template <class T>
+struct alignas(64) TileBuffer {
+  T data[simd::registers * simd::lanes<T>];
+};
+
+// `count` elements of a row into `vectors` vectors, the rest of them zero.
+template <class T>
+ALWAYS_INLINE void copy_lanes(T* target, const T* source, int count, int vectors) {
+  using namespace simd;
+  for (int j = 0; j < vectors; ++j, count -= lanes<T>) {
+    if (count >= lanes<T>) store(target + j * lanes<T>, load(source + j * lanes<T>));
+    else store(target + j * lanes<T>, load_first(source + j * lanes<T>, std::max(count, 0)));
+  }
+}
+
+template <class T>
+void store_lanes(T* target, const T* source, int count, bool add) {
+  for (int j = 0; j < count; ++j) target[j] = add ? target[j] + source[j] : source[j];
+}
+
+// (rows, images) -> (images, lanes of the rows): element n of row i goes to target[n * vectors * lanes + i].
+// Lanes beyond the rows are zero. Images are rounded up to whole vectors: so many must the target hold.
+template <class T>
+void pack_transposed(T* target, const T* source, std::int64_t pitch, int rows, int images, int vectors) {
+  using namespace simd;
+  constexpr int size = lanes<T>;
+  for (int j = 0; j < vectors; ++j, rows -= size, source += size * pitch, target += size)
+    for (int n = 0; n < images; n += size) {
+      // The edge goes through memory: were it chosen row by row, every square would leave the registers.
+      const T* from = source + n;
+      std::int64_t step = pitch;
+      T edge[size * size];
+      if (rows < size || n + size > images) {
+        for (int i = 0; i < size; ++i)
+          store(edge + i * size, i < rows ? load_first(from + i * pitch, std::min(size, images - n)) : Vector<T>{});
+        from = edge;
+        step = size;
+      }
+      Vector<T> square[size];
+#pragma GCC unroll 16
+      for (int i = 0; i < size; ++i) square[i] = load(from + i * step);
+      transpose<T>(square);
+      T* column = target + std::int64_t(n) * vectors * size;
+#pragma GCC unroll 16
+      for (int i = 0; i < size; ++i) store(column + i * vectors * size, square[i]);
+    }
+}
+
+// Room for packed rows of images is in whole vectors.
+template <class T>
+constexpr int whole_vectors(int count) {
+  return int(ceil_div(count, simd::lanes<T>)) * simd::lanes<T>;
+}
+
+// Whether stores past the caches are possible, and the tensor so large that it would not stay there anyway.
+template <class T>
+bool should_stream(const Out& tensor) {
+  constexpr std::int64_t large = 16 << 20;
+  return !tensor.add && tensor.shape.rows() * tensor.pitch * std::int64_t(sizeof(T)) >= large &&
+         reinterpret_cast<std::uintptr_t>(tensor.ptr) % simd::vector_bytes == 0 &&
+         tensor.pitch * sizeof(T) % simd::vector_bytes == 0;
+}
+
+// Hands out the parts of a workspace, each on a cache line; from null it only counts.
+class WorkspaceParts {
+ public:
+  explicit WorkspaceParts(void* start) : start_(static_cast<char*>(start)) {}
+  template <class T>
+  T* take(std::int64_t count) {
+    T* part = start_ ? reinterpret_cast<T*>(start_ + bytes_) : nullptr;
+    bytes_ += ceil_div(count * std::int64_t(sizeof(T)), 64) * 64;
+    return part;
+  }
+  std::int64_t bytes() const { return bytes_; }
+
+ private:
+  char* start_;
+  std::int64_t bytes_ = 0;
+};
+
+// A plan is what an op does with shapes: plan.divide(parts, threads) takes what it needs of a workspace.
+template <class Plan>
+std::int64_t workspace_bytes(const Plan& plan, Stream stream) {
+  WorkspaceParts parts(nullptr);
+  plan.divide(parts, thread_count(stream));
+  return parts.bytes();
+}
+
+inline void check_workspace(const char* op, const Out& workspace, std::int64_t bytes) {
+  check_dtype(op, "workspace", workspace.dtype, Dtype::uint8);
+  if (workspace.shape.size() < bytes)
+    fail_check(op, "workspace of " + std::to_string(workspace.shape.size()) + " bytes, expected " + std::to_string(bytes));
+}
+
+}  // namespace convnet

@@ -1,0 +1,77 @@
+// Max- and average-pooling: device code.
+#pragma once
+#include "device.cuh"
+#include "pool.h"
+
+namespace convnet {
+
+// Threads: x = image, y = row (channel, y, x) of acts.
+template <class T>
+__global__ void max_pool_forward_kernel(Images<const T> inputs, Images<T> acts, WindowGrid windows) {
+  const Place place = this_place();
+  if (place.row >= acts.rows() || place.n >= acts.images) return;
+  const auto [c, y, x, n] = element_at(acts, place);
+
+  const int bottom = windows.down.end(y), left = windows.across.begin(x), right = windows.across.end(x);
+  T best = inputs.row(c, windows.down.begin(y), left)[n];
+  for (int v = windows.down.begin(y); v < bottom; ++v) {
+    const T* pixel = inputs.row(c, v, left) + n;
+    for (int u = left; u < right; ++u, pixel += inputs.pitch) best = larger(best, *pixel);
+  }
+  acts.store(&acts.row(c, y, x)[n], best);
+}
+
+// Threads: x = image, y = row (channel, y, x) of inputs. Gathers: a pixel looks at the windows that hold it.
+template <class T>
+__global__ void max_pool_backward_kernel(Images<const T> inputs, Images<const T> acts, Images<const T> acts_grad, Images<T> inputs_grad,
+                                         WindowGrid windows) {
+  const Place place = this_place();
+  if (place.row >= inputs.rows() || place.n >= inputs.images) return;
+  const auto [c, v, u, n] = element_at(inputs, place);
+
+  const int bottom = windows.down.end_with(v), left = windows.across.first_with(u), right = windows.across.end_with(u);
+  const T input = inputs.row(c, v, u)[n];
+  T sum = 0;
+  for (int y = windows.down.first_with(v); y < bottom; ++y) {
+    const T* act = acts.row(c, y, left) + n;
+    const T* grad = acts_grad.row(c, y, left) + n;
+    for (int x = left; x < right; ++x, act += acts.pitch, grad += acts_grad.pitch)
+      if (input == *act) sum += *grad;
+  }
+  inputs_grad.store(&inputs_grad.row(c, v, u)[n], sum);
+}
+
+// Threads: x = image, y = row (channel, y, x) of acts.
+template <class T>
+__global__ void avg_pool_forward_kernel(Images<const T> inputs, Images<T> acts, WindowGrid windows) {
+  const Place place = this_place();
+  if (place.row >= acts.rows() || place.n >= acts.images) return;
+  const auto [c, y, x, n] = element_at(acts, place);
+
+  const int bottom = windows.down.end(y), left = windows.across.begin(x), right = windows.across.end(x);
+  T sum = 0;
+  for (int v = windows.down.begin(y); v < bottom; ++v) {
+    const T* pixel = inputs.row(c, v, left) + n;
+    for (int u = left; u < right; ++u, pixel += inputs.pitch) sum += *pixel;
+  }
+  acts.store(&acts.row(c, y, x)[n], sum / T(windows.down.length(y) * windows.across.length(x)));
+}
+
+// Threads: x = image, y = row (channel, y, x) of inputs.
+template <class T>
+__global__ void avg_pool_backward_kernel(Images<const T> acts_grad, Images<T> inputs_grad, WindowGrid windows) {
+  const Place place = this_place();
+  if (place.row >= inputs_grad.rows() || place.n >= inputs_grad.images) return;
+  const auto [c, v, u, n] = element_at(inputs_grad, place);
+
+  const int bottom = windows.down.end_with(v), left = windows.across.first_with(u), right = windows.across.end_with(u);
+  T sum = 0;
+  for (int y = windows.down.first_with(v); y < bottom; ++y) {
+    const T* grad = acts_grad.row(c, y, left) + n;
+    for (int x = left; x < right; ++x, grad += acts_grad.pitch)
+      sum += *grad * (1 / T(windows.down.length(y) * windows.across.length(x)));
+  }
+  inputs_grad.store(&inputs_grad.row(c, v, u)[n], sum);
+}
+
+}  // namespace convnet

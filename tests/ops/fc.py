@@ -1,0 +1,66 @@
+"""Fully connected layers."""
+from __future__ import annotations
+
+import numpy as np
+
+from . import Case, integers, normal
+
+
+def as_rows(array):
+    """All dimensions but the images are one."""
+    return array.reshape(-1, array.shape[-1])
+
+
+def fc_forward(shape):
+    return lambda inputs, weights: (weights.T @ as_rows(inputs)).reshape(shape)
+
+
+def fc_backward_data(shape):
+    return lambda acts_grad, weights: (weights @ as_rows(acts_grad)).reshape(shape)
+
+
+def fc_backward_weights(inputs, acts_grad):
+    return as_rows(inputs) @ as_rows(acts_grad).T
+
+
+def cases(name, inputs, acts, exact=False, check=False):
+    """Forward and both backwards of inputs (..., images) and acts (..., images)."""
+    I, O, images = int(np.prod(inputs[:-1])), int(np.prod(acts[:-1])), inputs[-1]
+    values = integers if exact else normal
+    x, w, d = values(*inputs, seed=1), values(I, O, seed=2), values(*acts, seed=3)
+    forward = fc_forward(acts)
+
+    def cost_of_inputs(at):
+        return (forward(at, w) * d).sum()
+
+    def cost_of_weights(at):
+        return (forward(x, at) * d).sum()
+
+    return [
+        Case("fc_forward", name, {"inputs": x, "weights": w}, {"acts": acts}, forward, sums=I, exact=exact),
+        Case("fc_backward_data", name, {"acts_grad": d, "weights": w}, {"inputs_grad": inputs}, fc_backward_data(inputs),
+             sums=O, exact=exact, cost=cost_of_inputs if check else None, at=x),
+        Case("fc_backward_weights", name, {"inputs": x, "acts_grad": d}, {"weights_grad": (I, O)}, fc_backward_weights,
+             sums=images, exact=exact, cost=cost_of_weights if check else None, at=w),
+    ]
+
+
+CASES = [case for group in (
+    cases("one-of-everything", (1, 1), (1, 1)),
+    cases("1-image", (17, 1), (7, 1)),
+    cases("3-images", (7, 3), (17, 3), exact=True),
+    cases("5-images", (33, 5), (31, 5)),
+    cases("129-images", (17, 129), (10, 129)),
+    cases("128-images-64-outputs", (24, 128), (64, 128), exact=True),
+    cases("1-input", (1, 9), (5, 9)),
+    cases("1-output", (9, 6), (1, 6), exact=True),
+    cases("pixels-are-inputs", (3, 5, 2, 7), (10, 7)),
+    cases("acts-with-pixels", (2, 3, 3, 4), (13, 1, 1, 4), exact=True),
+    cases("1000-inputs", (1000, 3), (10, 3)),
+    cases("3000-inputs", (3000, 4), (40, 4), exact=True),
+    cases("1000-outputs", (10, 4), (1000, 4)),
+    cases("over-a-tile", (70, 65), (130, 65)),
+    cases("300-images", (35, 300), (37, 300), exact=True),
+    cases("gradient", (5, 3), (4, 3), check=True),
+    cases("gradient-pixels", (3, 2, 3, 5), (7, 5), check=True),
+) for case in group]
