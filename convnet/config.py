@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .cfgfile import Section, Value, normalise, parse_cfg, read_text, suggest
 from .errors import ConfigError
-from .layers import LAYERS, Layer
+from .layers import LAYERS, BadKey, Layer
 from .layers.neuron import NeuronLayer
 from .layers.weights import NOT_BUILT, WeightLayer
 from .schedule import split_list
@@ -63,7 +63,6 @@ class _Parser:
             self.errors.append(f"{layers_file}: no layer; expected sections [name] with a key type=")
         if self.errors:
             raise ConfigError("\n".join(self.errors))
-        self.warnings += [f"{layer.where}: [{layer.name}] {text}" for layer in layers for text in layer.warnings]
         self.config = Config(split_neurons(layers), options.keys if options else {}, layers_text, params_text, layers_file, params_file, self.warnings)
 
     def error(self, where: str, section: str, message: str) -> None:
@@ -87,53 +86,58 @@ class _Parser:
         fields = {normalise(f.name): f for f in dataclasses.fields(cls) if f.metadata.get("key")}
         params = self.params.get(section.name)
         if params is None and cls.needs_params:
-            self.error(where, section.name, f"no section [{section.name}] in {self.params_file}; a layer of type {kind.text} needs one, "
-                       f"with {', '.join(spelled(f.name) for f in fields.values() if f.metadata['params'])}")
+            wanted = ", ".join(spelled(f.name) for f in fields.values() if f.metadata["params"])
+            self.error(where, section.name, f"no section [{section.name}] in {self.params_file}; a layer of type {kind.text} needs one, with {wanted}")
             return None
 
         values: dict[str, typing.Any] = {}
-        places: dict[str, str] = {}
+        places: dict[str, tuple[str, str]] = {}  # field -> file:line and the key as it is spelled there
         for source in filter(None, (section, params)):
             for name, value in source.keys.items():
                 place = f"{source.file}:{value.line}"
-                if name in ("type", "neuron") and "neuron" not in fields or name == "type":
-                    continue
+                if source is section and (name == "type" or (name == "neuron" and "neuron" not in fields)):
+                    continue  # neuron= becomes a layer of its own
                 if name not in fields:
                     self.unknown_key(place, section.name, cls, kind.text, value, fields)
                     continue
                 if source is section and fields[name].metadata["params"]:
                     self.warnings.append(f"{place}: [{section.name}] {value.key}= belongs in the params file; taken from here")
-                attribute = fields[name].name
-                places[attribute] = place
+                attribute, limits = fields[name].name, fields[name].metadata
+                places[attribute] = place, value.key
                 try:
                     values[attribute] = convert(value.text, hints[attribute])
-                    choices = fields[name].metadata["choices"]
-                    if choices and values[attribute] not in choices:
-                        raise ValueError(f"expected one of {', '.join(choices)}")
+                    check_limits(values[attribute], limits["choices"], limits["least"])
                 except ValueError as error:
                     self.error(place, section.name, f"{value.key}={value.text}: {error}")
                     return None
 
-        required = [f for f in fields.values() if f.default is dataclasses.MISSING]
-        missing = [spelled(f.name) for f in required if f.name not in values]
+        missing = [f for f in fields.values() if f.default is dataclasses.MISSING and f.name not in values]
+        for source, belong in ((section, [f for f in missing if not f.metadata["params"]]), (params, [f for f in missing if f.metadata["params"]])):
+            if belong:
+                self.error(f"{source.file}:{source.line}", section.name,
+                           f"no {', '.join(f'{spelled(f.name)}=' for f in belong)}; a layer of type {kind.text} needs {'it' if len(belong) == 1 else 'them'} here")
         if missing:
-            in_params = [spelled(f.name) for f in required if f.name not in values and f.metadata["params"]]
-            file = params.file if params is not None and in_params else section.file
-            self.error(where, section.name, f"no {', '.join(missing)}; a layer of type {kind.text} needs {'it' if len(missing) == 1 else 'them'} (in {file})")
             return None
 
         layer = cls(name=section.name, kind=kind.text, where=where, **values)
-        if not self.check_inputs(layer, above, places.get("inputs", where)):
+        if not self.check_inputs(layer, above, places.get("inputs", (where,))[0]):
             return None
-        if not self.expand_lists(layer, hints, places, where):
+        if not self.expand_lists(layer, hints, places):
             return None
         if "neuron" in section.keys and not isinstance(layer, NeuronLayer):
             layer.split_neuron = section.keys["neuron"]
         try:
             layer.check()
+        except BadKey as error:
+            place, key = places[error.field_name]
+            self.error(place, section.name, f"{key}: {error}")
+            return None
         except ValueError as error:
             self.error(where, section.name, str(error))
             return None
+        for field_name, text in layer.warnings:
+            place, key = places[field_name]
+            self.warnings.append(f"{place}: [{section.name}] {key}: {text}")
         return layer
 
     def unknown_key(self, place: str, section: str, cls: type[Layer], kind: str, value: Value, fields: dict) -> None:
@@ -154,18 +158,22 @@ class _Parser:
         count = layer.input_count
         if (count is None and not layer.inputs) or (count is not None and len(layer.inputs) != count):
             wanted = "one or more" if count is None else str(count)
-            self.error(place, layer.name, f"inputs={','.join(layer.inputs)}: {len(layer.inputs)} inputs, expected {wanted}")
+            found = f"{len(layer.inputs)} inputs" if layer.inputs else "no inputs"
+            self.error(place, layer.name, f"inputs={','.join(layer.inputs)}: {found}, expected {wanted}")
             return False
-        names = [other.name for other in above]
         if self.failed & set(layer.inputs):
             return False
+        names = [other.name for other in above if not other.is_cost] + sorted(self.failed)
         for name in layer.inputs:
             if name not in names:
+                if name in [other.name for other in above]:
+                    self.error(place, layer.name, f"inputs={name}: a cost, which no layer can read; expected one of {', '.join(names)}")
+                    return False
                 self.error(place, layer.name, f"inputs={name}: no layer of that name above it{suggest(name, names)}")
                 return False
         return True
 
-    def expand_lists(self, layer: Layer, hints: dict, places: dict[str, str], where: str) -> bool:
+    def expand_lists(self, layer: Layer, hints: dict, places: dict[str, tuple[str, str]]) -> bool:
         """Lists have one value for each input; a list of one serves all."""
         for f in dataclasses.fields(layer):
             if not f.metadata.get("key") or f.name == "inputs" or typing.get_origin(hints[f.name]) is not tuple:
@@ -174,7 +182,9 @@ class _Parser:
             if len(values) == 1:
                 setattr(layer, f.name, values * len(layer.inputs))
             elif values and len(values) != len(layer.inputs):
-                self.error(places.get(f.name, where), layer.name, f"{spelled(f.name)}: {len(values)} values for {len(layer.inputs)} inputs, expected one for each, or one for all")
+                place, key = places[f.name]
+                count = f"{len(layer.inputs)} input{'s' if len(layer.inputs) > 1 else ''}"
+                self.error(place, layer.name, f"{key}: {len(values)} values for {count}, expected one for each, or one for all")
                 return False
         return True
 
@@ -185,6 +195,10 @@ class _Parser:
                 self.warnings.append(f"{params.file}:{params.line}: [{name}]: no layer of that name{suggest(name, names)}")
         if self.errors:
             return  # what a layer with errors reads would be called unused
+        for layer in layers:
+            made = [f"{layer.name}_grad"] + ([f"{layer.name}_neuron"] if getattr(layer, "split_neuron", None) else [])
+            for name in set(made) & set(names):
+                self.error(layer.where, layer.name, f"there is another layer [{name}], a name that the program makes itself for this one; expected another name")
         read = {name for layer in layers for name in layer.inputs}
         for layer in layers:
             if not layer.is_cost and layer.name not in read:
@@ -236,6 +250,15 @@ def convert(text: str, kind: type) -> typing.Any:
             raise ValueError("expected a finite number")
         return number
     return text
+
+
+def check_limits(value: typing.Any, choices: tuple[str, ...], least: int | None) -> None:
+    """ValueError where a value, or one of a list, is not among the choices or less than the least."""
+    for item in value if isinstance(value, tuple) else (value,):
+        if choices and item not in choices:
+            raise ValueError(f"expected one of {', '.join(choices)}")
+        if least is not None and item < least:
+            raise ValueError(f"expected {least} or more")
 
 
 def is_same(word: str, other: str) -> bool:

@@ -1,7 +1,10 @@
 """The options of convnet-train: from the command line, from the params file's section [convnet-train], from a checkpoint."""
+# ruff: noqa: RUF009 (option() makes a dataclass field)
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ class Options:
     train_range: list[int] | None = option(None, "batches to train on, as 1-5", kind="range")
     test_range: list[int] | None = option(None, "batches to test on, as 6", kind="range")
     epochs: int = option(50000, "times through the training batches", kind="int", metavar="N")
-    max_steps: int = option(0, "stop after so many minibatches, and save; 0: never", kind="int", metavar="N")
+    max_steps: int = option(0, "stop after so many minibatches, counted from now, and save; 0: never", kind="int", metavar="N")
     test_freq: int = option(50, "test and save every N batches", kind="int", metavar="N")
     mini: int = option(128, "images in a minibatch", kind="int", metavar="N")
     crop_border: int | None = option(None, "pixels cropped off each side of the images, at random in training, with mirroring", kind="int", metavar="N")
@@ -35,13 +38,14 @@ class Options:
     backend: str = option("auto", "auto, cuda, host or simt; auto: cuda where there is a GPU, else host")
     gpu: list[int] | None = option(None, "the GPU of each of the config's devices 0, 1, ..., as 0,1; on host and simt any numbers", kind="devices", metavar="LIST")
     log: str | None = option(None, "write one JSON object a line into this file", kind="path", metavar="FILE")
-    resume: str | None = option(None, "go on with the newest valid checkpoint of a run", kind="path", metavar="DIR")
+    resume: str | None = option(None, "go on with the newest valid checkpoint of a run, or of the newest run in a --save-path, or with this file", kind="path", metavar="DIR")
     test_only: bool = option(False, "test the checkpoint of --resume and stop", kind="flag")
     check_grads: bool = option(False, "compare the net's gradients with finite differences and stop", kind="flag")
     plan: bool = option(False, "print the steps of a minibatch and stop", kind="flag")
-    profile: bool = option(False, "with --plan: run the steps and add time, GFLOP/s, GB/s and share of the peak", kind="flag")
+    profile: bool = option(False, "print the plan with time, GFLOP/s, GB/s and share of the peak of each step", kind="flag")
 
-    given: set[str] = field(default_factory=set, metadata={})  # names that somebody set
+    given: set[str] = field(default_factory=set)  # names that somebody set
+    commanded: set[str] = field(default_factory=set)  # those of them on a command line, of this run or of the one resumed
 
     @classmethod
     def fields(cls) -> dict[str, dataclasses.Field]:
@@ -53,16 +57,26 @@ class Options:
         setattr(self, name, parse_option(text, kind, where, base))
         self.given.add(name)
 
-    def update(self, stored: dict[str, Any]) -> None:
-        """Takes the values of a checkpoint."""
+    def command(self, words: dict[str, Any]) -> None:
+        """Takes what the command line says: name -> text, None where it says nothing."""
+        for name, text in words.items():
+            if text is not None:
+                self.set(name, text, f"--{name.replace('_', '-')}")
+        self.commanded = set(self.given)
+
+    def update(self, stored: dict[str, Any], commanded: list[str]) -> None:
+        """Takes the values of a checkpoint; those that were on its run's command line still win over the params file."""
         for name in self.fields():
             if name in stored and name not in self.given:
                 setattr(self, name, stored[name])
+        self.commanded |= self.stored().keys() & set(commanded)
+        self.given |= self.commanded
 
     def stored(self) -> dict[str, Any]:
-        """What a checkpoint keeps: how to train, not what to do this time."""
+        """What a checkpoint keeps: how to train, not what to do this time. Paths hold from any folder."""
         this_time = {"resume", "max_steps", "log", "save_path", "test_only", "check_grads", "plan", "profile"}
-        return {name: getattr(self, name) for name in self.fields() if name not in this_time}
+        values = {name: getattr(self, name) for name in self.fields() if name not in this_time}
+        return {**values, "data_path": self.data_path and os.path.abspath(self.data_path)}
 
     def check(self) -> None:
         for name, least in (("epochs", 1), ("max_steps", 0), ("test_freq", 1), ("mini", 1), ("keep", 1), ("seed", 0)):
@@ -70,6 +84,8 @@ class Options:
                 raise CommandLineError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected {least} or more")
         if self.seed >= 2**32:
             raise CommandLineError(f"--seed {self.seed}: expected a number below {2**32}")
+        if self.train_range and any(a >= b for a, b in itertools.pairwise(self.train_range)):
+            raise CommandLineError(f"--train-range {','.join(map(str, self.train_range))}: expected each batch once, in rising order, as checkpoints are named for them")
 
 
 def parse_option(text: Any, kind: str, where: str, base: Path | None) -> Any:
@@ -90,8 +106,8 @@ def parse_option(text: Any, kind: str, where: str, base: Path | None) -> Any:
         if not all(word.strip().isdigit() for word in words):
             raise CommandLineError(f"{where} {text}: expected numbers of devices such as 0,1")
         return [int(word) for word in words]
-    if kind == "path" and base is not None:
-        return str(base / Path(text).expanduser())
+    if kind == "path":
+        return str((base or Path()) / Path(text).expanduser()) if text else None
     return text
 
 

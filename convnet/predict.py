@@ -1,30 +1,52 @@
 """A trained net by itself: convnet.load(CHECKPOINT), then predict and look inside."""
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from . import checkpoint
 from .backends import Device, choose_backend
+from .cfgfile import suggest
 from .config import parse_config
 from .errors import DataError, MissingInput
 from .graph import Graph
 from .net import DataSpec, Net
 
+MEANING = 1  # of what stands in the header of a checkpoint
+
 
 def load(path: str | Path, backend: str = "auto") -> TrainedNet:
-    """The net of a checkpoint, or of the newest valid one in a run's folder.
+    """The net of a checkpoint, or of the newest valid one of a run, or of the newest run in a --save-path.
 
     Raises MissingInput where there is none, DataError where it is damaged.
     """
-    path = Path(path)
-    if path.is_dir():
-        newest, warnings = checkpoint.newest_valid(path)
-        if newest is None:
-            raise MissingInput("\n".join([*warnings, f"{path}: no valid checkpoint there"]))
-        path = newest
-    return TrainedNet(*checkpoint.load(path), backend)
+    newest, damaged = newest_checkpoint(Path(path))
+    for text in damaged:
+        warnings.warn(text, stacklevel=3)
+    return TrainedNet(*load_checkpoint(newest), backend)
+
+
+def newest_checkpoint(path: Path) -> tuple[Path, list[str]]:
+    """The newest valid checkpoint in a run's folder, or in the newest run's below it, and a warning for each damaged one."""
+    if path.is_file():
+        return path, []
+    runs = [path, *sorted((below for below in path.glob("ConvNet__*") if below.is_dir()), reverse=True)] if path.is_dir() else []
+    texts: list[str] = []
+    for run in runs:
+        newest, damaged = checkpoint.newest_valid(run)
+        texts += damaged
+        if newest:
+            return newest, texts
+    raise MissingInput("\n".join([*texts, f"{path}: no valid checkpoint there; expected a folder that convnet-train --save-path wrote"]))
+
+
+def load_checkpoint(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    header, tensors = checkpoint.load(path)
+    if header.get("meaning") != MEANING:
+        raise DataError(f"{path}: expected a checkpoint of convnet-train of meaning {MEANING}, found {header.get('meaning')}")
+    return header, tensors
 
 
 class TrainedNet:
@@ -32,6 +54,7 @@ class TrainedNet:
 
     class_names  of the data it was trained on, [] when they had none
     shape        (channels, height, width) of the images it takes, before cropping
+    dtype        their type: uint8 where it was trained on pixels, else float32
     """
 
     def __init__(self, header: dict, tensors: dict[str, np.ndarray], backend: str = "auto"):
@@ -44,10 +67,12 @@ class TrainedNet:
         self.net.load(tensors)
         self.class_names: list[str] = header["class_names"]
         self.dtype, self.shape = stored[0]
+        self.mini = header["options"]["mini"]  # more images than it was trained with at a time may not fit
 
     def close(self) -> None:
         for device in self.devices.values():
             device.close()
+        self.devices = {}
 
     def __enter__(self) -> TrainedNet:
         return self
@@ -72,10 +97,18 @@ class TrainedNet:
         images = np.asarray(images)
         if images.ndim == 3:
             images = images[..., None]
-        if images.shape[:-1] != self.shape:
-            raise DataError(f"images of shape {images.shape}, expected {(*self.shape, 'images')}")
+        names = [node.name for node in self.net.graph.nodes if not node.layer.on_host and not node.layer.is_cost]
+        if not self.devices:
+            raise ValueError("this net is closed")
+        if layer not in names:
+            raise ValueError(f"no layer {layer}, expected one of {', '.join(names)}{suggest(layer, names)}")
+        if images.shape[:-1] != self.shape or images.size == 0:
+            raise DataError(f"images of shape {images.shape}, expected {(*self.shape, 'images')}, one or more")
         if self.dtype == "uint8" and images.dtype != np.uint8:
             raise DataError(f"images of type {images.dtype}, expected uint8, as in the data batches that the net was trained on")
+        return np.concatenate([self._acts(layer, images[..., i : i + self.mini]) for i in range(0, images.shape[-1], self.mini)], axis=-1)
+
+    def _acts(self, layer: str, images: np.ndarray) -> np.ndarray:
         labels = [np.zeros((*shape, images.shape[-1]), np.float32) for shape in self.net.data.shapes[1:]]
         _, kept = self.net.test((np.ascontiguousarray(images), *labels), (layer,))
         return kept[layer]

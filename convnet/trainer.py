@@ -1,9 +1,11 @@
 """The loop: data batches, minibatches, tests, checkpoints."""
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import checkpoint
-from .data import Prefetcher, Provider, minibatches
+from .data import Batch, Prefetcher, Provider, minibatches
 from .errors import ConvnetError
 from .net import Net
 from .options import Options
@@ -51,15 +53,18 @@ class Position:
 
 
 class Trainer:
-    """Trains a net. `run_folder`: where checkpoints go, None: nowhere."""
+    """Trains a net. `run_folder`: where checkpoints go, None: nowhere. `header`: of the checkpoint it goes on from, and what goes into the next."""
 
     def __init__(self, net: Net, provider: Provider, options: Options, log: RunLog, run_folder: Path | None, header: dict):
         self.net, self.provider, self.options, self.log = net, provider, options, log
         self.run_folder, self.header = run_folder, header
-        self.position = Position(**header.get("position", {}))
+        self.position = resumed_position(header, options.train_range) if header.get("position") else Position()
         self.best: tuple[float, str] | None = tuple(header["best"]) if header.get("best") else None
         self.saved_step = self.position.step
-        self._signal = 0
+        self.last_step = self.position.step + options.max_steps if options.max_steps else None
+        rates = {f"{node.name}.{name}": weights.rate for node in net.graph.nodes for name, weights in node.weights.items()}
+        self._schedules = [rates[name] for name in net.rate_slots]
+        self._signal, self._signal_time = 0, 0.0
 
     # ---- training ---------------------------------------------------------------------------------------------
 
@@ -73,18 +78,26 @@ class Trainer:
                 signal.signal(number, handler)
 
     def _note_signal(self, number: int, frame) -> None:
-        self._signal = number
+        if self._signal:  # `timeout` sends a signal twice at once: that is not somebody who has lost patience
+            if number == signal.SIGINT and time.monotonic() - self._signal_time > 0.5:
+                raise KeyboardInterrupt
+            return
+        self._signal, self._signal_time = number, time.monotonic()
+        then = "save and stop" if self.run_folder else "stop"
+        os.write(2, f"\nto {then} after this minibatch; Ctrl-C once more stops at once\n".encode())  # print() is not for handlers
 
     def _train(self) -> None:
         numbers = self.options.train_range
+        if self.position.epoch > self.options.epochs:
+            print(f"All {self.options.epochs} epochs are done; --epochs {2 * self.options.epochs} would train longer", flush=True)
         with Prefetcher(self.provider, self._batch_numbers()) as batches:
             for batch in batches:
                 place = self.position
                 start = time.perf_counter()
                 count = self._train_batch(batch)
+                self._report(batch, count, time.perf_counter() - start)
                 if place.image < batch.images:
-                    break  # --max-steps, in the middle of a batch
-                self._report_batch(batch.images, count, time.perf_counter() - start)
+                    break  # in the middle of a batch
                 done = (place.epoch - 1) * len(numbers) + place.index + 1
                 place.image, place.sums = 0, {}
                 place.index += 1
@@ -111,26 +124,25 @@ class Trainer:
             first = 0
 
     def _stop_now(self) -> bool:
-        return bool(self._signal) or 0 < self.options.max_steps <= self.position.step
+        return bool(self._signal) or self.position.step == self.last_step
 
-    def _train_batch(self, batch) -> int:
+    def _train_batch(self, batch: Batch) -> int:
         """Trains on the rest of a batch, or until it is time to stop. Returns the images trained on."""
         place, trained = self.position, 0
-        rates = self._rates()
-        bar = tqdm(total=batch.images, initial=place.image, unit="image", leave=False, disable=None, file=sys.stdout,
-                   desc=f"{place.epoch}.{batch.number}", unit_scale=True)
+        rest = Batch(batch.number, tuple(array[..., place.image:] for array in batch.data))
+        bar = tqdm(total=batch.images, initial=place.image, unit=" images", leave=False, disable=None, file=sys.stdout,
+                   desc=f"{place.epoch}.{batch.number}")
         with bar:
-            for start, arrays in minibatches(batch, self.options.mini):
-                if start < place.image:
-                    continue  # done before the run was resumed
-                costs = self.net.train(arrays, place.step, rates)
+            for _, arrays in minibatches(rest, self.options.mini):
+                bar.set_postfix_str(f"minibatch {place.step + 1}", refresh=False)
+                costs = self.net.train(arrays, place.step, self._rates())
                 self._check_finite(costs, arrays, batch.number)
                 images = arrays[0].shape[-1]
                 for name, values in costs.items():
                     sums = place.sums.setdefault(name, [0.0] * len(values))
                     place.sums[name] = [a + float(b) for a, b in zip(sums, values, strict=True)]
                 place.step += 1
-                place.image = start + images
+                place.image += images
                 trained += images
                 bar.update(images)
                 if self._stop_now():
@@ -138,58 +150,60 @@ class Trainer:
         return trained
 
     def _rates(self) -> list[float]:
-        """The learning rates of this data batch, by slot (SEMANTICS 2.3)."""
+        """The learning rates of this minibatch, by slot (SEMANTICS 2.3)."""
         place, count = self.position, len(self.options.train_range)
         done = progress((place.epoch - 1) * count + place.index + 1, self.options.epochs, count)
-        schedules = {f"{node.name}.{name}": weights.rate for node in self.net.graph.nodes for name, weights in node.weights.items()}
-        return [schedules[name].rate(done, place.step, self.options.seed) for name in self.net.rate_slots]
+        return [schedule.rate(done, place.step, self.options.seed) for schedule in self._schedules]
 
     def _check_finite(self, costs: dict[str, np.ndarray], arrays, number: int) -> None:
         bad = [name for name, values in costs.items() if not np.isfinite(values).all()]
-        if not bad:
-            return
-        place = self.position
-        first = self.net.first_not_finite(arrays, place.step)
-        last = checkpoint.checkpoints(self.run_folder)[:1] if self.run_folder else []
-        kept = f"The last good checkpoint is {last[0]}." if last else "No checkpoint had been written."
-        message = (f"the cost {bad[0]} is not finite in epoch {place.epoch}, batch {number}, images {place.image} to {place.image + arrays[0].shape[-1] - 1}; "
-                   f"the first step whose output is not finite is {first}. The weights were not updated with it. {kept} "
-                   "A smaller learning rate or initial weights may help.")
-        self.log.write("end", reason="not finite", message=message, step=place.step)
-        raise NotFinite(message)
+        if bad:
+            place = self.position
+            images = f"images {place.image} to {place.image + arrays[0].shape[-1] - 1}"
+            first = self.net.first_not_finite(arrays, place.step)
+            raise self._not_finite(f"the cost {bad[0]} is not finite in epoch {place.epoch}, batch {number}, {images}, minibatch {place.step + 1}; "
+                                   f"the first step whose output is not finite is {first}. The weights were not updated with it")
 
-    def _report_batch(self, images: int, count: int, seconds: float) -> None:
+    def _not_finite(self, what: str) -> NotFinite:
+        last = checkpoint.checkpoints(self.run_folder)[:1] if self.run_folder else []
+        kept = f"the last good checkpoint is {last[0]}" if last else "no checkpoint had been written"
+        return NotFinite(f"{what}; {kept}. Smaller learning rates or initial weights may help")
+
+    def _report(self, batch: Batch, count: int, seconds: float) -> None:
+        """Prints the mean costs of a batch, or of its first images where the run stops in it; `count` of them took so long."""
         place = self.position
-        number = self.options.train_range[place.index]
-        means = self._means(place.sums, images)
-        print(f"{place.epoch}.{number}... {self._format(means)} ({seconds:.3f} sec)", flush=True)
-        self.log.write("train", epoch=place.epoch, batch=number, step=place.step, costs=means, seconds=round(seconds, 4),
-                       images_per_second=round(count / max(seconds, 1e-9), 1))
+        means = self._means(place.sums, place.image)
+        part = "..." if place.image == batch.images else f", {place.image} of {batch.images} images:"
+        print(f"{place.epoch}.{batch.number}{part} {self.format(means)} ({seconds:.3f} sec)", flush=True)
+        self.log.write("train", epoch=place.epoch, batch=batch.number, step=place.step, images=place.image, costs=means,
+                       seconds=round(seconds, 4), images_per_second=round(count / max(seconds, 1e-9), 1))
 
     def _means(self, sums: dict[str, list[float]], images: int) -> dict[str, list[float]]:
         kinds = {node.name: len(node.layer.names()) for node in self.net.graph.costs}
         return {name: [value / images for value in values[: kinds[name]]] for name, values in sums.items()}
 
     @staticmethod
-    def _format(means: dict[str, list[float]]) -> str:
+    def format(means: dict[str, list[float]]) -> str:
         return " ".join(f"{name}:  {', '.join(f'{value:.6f}' for value in values)}" for name, values in means.items())
 
     # ---- testing and saving -------------------------------------------------------------------------------------
 
     def test(self, per_batch: bool = False) -> dict[str, list[float]]:
-        """Mean costs over the test range."""
+        """Mean costs over the test range; none when a signal has come."""
         sums: dict[str, np.ndarray] = {}
         images = 0
         with Prefetcher(self.provider, self.options.test_range) as batches:
             for batch in batches:
                 batch_sums: dict[str, np.ndarray] = {}
                 for _, arrays in minibatches(batch, self.options.mini):
+                    if self._signal:
+                        return {}  # somebody waits for the checkpoint
                     costs, _ = self.net.test(arrays)
                     for name, values in costs.items():
                         batch_sums[name] = batch_sums.get(name, 0) + values
                 if per_batch:
                     means = self._means({name: list(values) for name, values in batch_sums.items()}, batch.images)
-                    print(f"batch {batch.number}: {self._format(means)} ({batch.images} images)", flush=True)
+                    print(f"batch {batch.number}: {self.format(means)} ({batch.images} images)", flush=True)
                 for name, values in batch_sums.items():
                     sums[name] = sums.get(name, 0) + values
                 images += batch.images
@@ -198,29 +212,38 @@ class Trainer:
     def _test_and_save(self) -> None:
         start = time.perf_counter()
         print("======================Test output======================")
-        means = self.test() if self.options.test_range else {}
+        means = self.test()
         if means:
-            print(self._format(means))
-            self.log.write("test", epoch=self.position.epoch, step=self.position.step, costs=means)
+            print(self.format(means))
+            for name, values in means.items():
+                if not np.isfinite(values).all():
+                    raise self._not_finite(f"the cost {name} of the test is not finite after {self.position.step} minibatches")
+            self.log.write("test", step=self.position.step, costs=means)
         print("-" * 55)
         self._print_weights()
+        print("-" * 55)
         self.save(means)
         print(f"{RULE} ({time.perf_counter() - start:.3f} sec)", flush=True)
 
     def _print_weights(self) -> None:
-        """Mean absolute weight, [mean absolute last change], [their ratio], as the original."""
+        """Mean absolute weight, [mean absolute last change], [their ratio]: as the originals."""
         for name in self.net.rate_slots:
             layer, _, which = name.rpartition(".")
-            label = "biases" if which == "b" else f"weights[{which[1:]}]"
             weight, change = (float(np.abs(self.net.get(full)).mean()) for full in (name, f"{name}.inc"))
-            print(f"Layer '{layer}' {label}: {weight:e} [{change:e}]" + (f" [{change / weight:e}]" if weight else ""))
+            if which == "b":
+                print(f"Layer '{layer}' biases: {weight:e} [{change:e}]")
+            else:
+                print(f"Layer '{layer}' weights[{which[1:]}]: {weight:e} [{change:e}] [{change / (weight or 1):e}]")
 
     def save(self, means: dict[str, list[float]] | None = None) -> None:
         """Writes a checkpoint, if there is a place for it, and removes old ones."""
         self.saved_step = self.position.step
         if self.run_folder is None:
             return
-        place = self.position
+        place, tensors = self.position, self.net.tensors()
+        for name, values in tensors.items():
+            if not np.isfinite(values).all():
+                raise self._not_finite(f"after {place.step} minibatches {name} is not finite: nothing is saved")
         # named for the batch in progress or, between batches, the one just done
         done = (place.epoch, self.options.train_range[place.index]) if place.image else self._last_done()
         name = checkpoint.checkpoint_name(*done)
@@ -228,8 +251,10 @@ class Trainer:
             score = next(iter(means.values()))[1]
             if self.best is None or score < self.best[0]:
                 self.best = (score, name)
-        header = {**self.header, "position": asdict(place), "best": self.best, "options": self.options.stored(), "test": means or {}}
-        path = checkpoint.save(self.run_folder, name, header, self.net.tensors() | self._data_tensors())
+        header = {**self.header, "position": asdict(place), "best": self.best, "options": self.options.stored(),
+                  "commanded": sorted(self.options.commanded), "test": means or {}}
+        mean = {} if self.net.data.mean is None else {"data.mean": self.net.data.mean}
+        path = checkpoint.save(self.run_folder, name, header, tensors | mean)
         checkpoint.prune(self.run_folder, self.options.keep, self.best[1] if self.best else None)
         print(f"Saved checkpoint to {path}", flush=True)
         self.log.write("checkpoint", path=str(path), step=place.step)
@@ -238,5 +263,14 @@ class Trainer:
         place, numbers = self.position, self.options.train_range
         return (place.epoch, numbers[place.index - 1]) if place.index else (place.epoch - 1, numbers[-1])
 
-    def _data_tensors(self) -> dict[str, np.ndarray]:
-        return {} if self.provider.mean is None else {"data.mean": self.provider.mean}
+
+def resumed_position(header: dict, numbers: list[int]) -> Position:
+    """Where a checkpoint's run goes on in the batches `numbers`, which need not be those that it trained on before."""
+    place, before = Position(**header["position"]), header["options"]["train_range"]
+    due = before[place.index]
+    place.index = bisect_left(numbers, due)
+    if place.index == len(numbers):  # all that is left of the epoch is out of range
+        place.epoch, place.index = place.epoch + 1, 0
+    if numbers[place.index] != due:
+        place.image, place.sums = 0, {}
+    return place

@@ -247,7 +247,7 @@ def test_an_empty_file_has_no_layer():
 
 
 def test_files_that_do_not_exist(tmp_path):
-    with pytest.raises(MissingInput, match="no.cfg: cannot read this config file: No such file"):
+    with pytest.raises(MissingInput, match=r"no.cfg: cannot read this config file: No such file"):
         read_config(tmp_path / "no.cfg", tmp_path / "no.cfg")
 
 

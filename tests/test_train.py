@@ -192,6 +192,11 @@ def test_a_third_number_for_topk(place):
     assert 0 < float(values[3]) < float(values[2]) <= 1
 
 
+def test_stopping_in_a_batch_tells_the_costs_so_far(place):
+    out = place.train("--max-steps", "8")
+    assert re.search(rf"^1\.2, 100 of 300 images: logprob:  {NUMBER}, {NUMBER} \(\d+\.\d{{3}} sec\)$", out, re.M)
+
+
 def test_it_learns(place):
     costs = logprobs(place.train("--epochs", "4"))
     assert costs[-1] < 0.6 * costs[0]
@@ -201,7 +206,7 @@ def test_a_progress_bar_on_a_terminal_only(place):
     place.write(TINY, rates=GENTLE)
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
-    words = on_digits("--mini", "2", "--max-steps", "150")  # long enough for the bar to move
+    words = on_digits("--data-provider", "dummy-lr-256", "--backend", "simt", "--mini", "16", "--max-steps", "32")  # slow enough for the bar to move
     process = subprocess.Popen([*COMMAND, "layers.cfg", "params.cfg", *words], stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""
@@ -210,7 +215,7 @@ def test_a_progress_bar_on_a_terminal_only(place):
             shown += part
     os.close(ours)
     assert process.wait() == 0
-    assert re.search(rb"\r1\.1: .*/300 \[00:0\d<00:0\d, .* images/s, minibatch \d", shown), shown
+    assert re.search(rb"\r1\.1: .*/512 \[00:0\d<00:0\d, .* images/s, minibatch \d", shown), shown
     assert "\r" not in place.train("--max-steps", "6") and "images/s" not in place.told
 
 
@@ -225,12 +230,12 @@ def test_the_log_is_a_json_object_a_line(place):
     place.write(TINY.replace("padding=1", "paddin=1"))
     place.train("--max-steps", "8", "--log", "log", "--save-path", "saved", "--test-freq", "1")
     kinds = [json.loads(line)["event"] for line in Path("log").read_text().splitlines()]
-    assert kinds == ["start", "warning", "train", "test", "checkpoint", "checkpoint", "end"]
+    assert kinds == ["start", "warning", "train", "test", "checkpoint", "train", "checkpoint", "end"]
     start, = events("start")
     assert start["backend"] == "host" and start["options"]["mini"] == 50 and start["devices"].keys() == {"0"}
     assert {"convnet", "commit", "numpy", "python", "isa"} <= start.keys()
-    train, = events("train")
-    assert (train["epoch"], train["batch"], train["step"], len(train["costs"]["logprob"])) == (1, 1, 6, 2)
+    trained = [(event["epoch"], event["batch"], event["step"], event["images"], len(event["costs"]["logprob"])) for event in events("train")]
+    assert trained == [(1, 1, 6, 300, 2), (1, 2, 8, 100, 2)]
     assert Path(events("checkpoint")[-1]["path"]).exists() and events("end")[0]["reason"] == "done"
     place.train("--max-steps", "1", "--log", "log")
     assert len(events("start")) == 2  # a log is added to
@@ -474,7 +479,7 @@ MISTAKES = {
     "a batch that is not there": (["layers.cfg", "params.cfg", *on_digits("--test-range", "9")], 66, "has no batch 9, but 1-6"),
     "no such config": (["no.cfg", "params.cfg"], 66, "no.cfg: cannot read this config file"),
     "no such data": (["layers.cfg", "params.cfg", *on_digits("--data-path", "nowhere")], 66, "--data-path nowhere: No such file"),
-    "nothing to resume": (["--resume", "nowhere"], 66, "--resume nowhere: no valid checkpoint there"),
+    "nothing to resume": (["--resume", "nowhere"], 66, "nowhere: no valid checkpoint there"),
     "a folder for the log": (["layers.cfg", "params.cfg", *on_digits("--log", ".")], 73, "--log .: Is a directory"),
     "a file for the checkpoints": (["layers.cfg", "params.cfg", *on_digits("--save-path", "params.cfg")], 73, "--save-path params.cfg: cannot make a folder there"),
     "no room for the log": (["layers.cfg", "params.cfg", *on_digits("--log", "/dev/full")], 74, "--log /dev/full: No space left on device"),

@@ -4,26 +4,32 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import itertools
 import os
+import platform
+import shlex
+import time
 from pathlib import Path
 
 import numpy as np
 
 from .. import __version__, checkpoint
-from ..backends import Device, choose_backend, host_isa
+from ..backends import Device, choose_backend, host_isa, load_module
+from ..cfgfile import read_text
 from ..config import Config, parse_config, read_config
-from ..data import Provider, mean_of, open_provider
-from ..errors import CommandLineError, ConfigError, ConvnetError, MissingInput, NoSuchDevice
+from ..data import Batch, Provider, format_range, mean_of, open_provider
+from ..data.provider import square_shape
+from ..errors import CannotCreate, CommandLineError, ConfigError, MissingInput, NoSuchDevice
+from ..gradcheck import check_gradients
 from ..graph import Graph
-from ..layers import describe
 from ..layers.weights import WeightLayer
 from ..net import DataSpec, Net
 from ..options import Options, read_options_section
+from ..predict import MEANING, load_checkpoint, newest_checkpoint
 from ..runlog import RunLog
 from ..trainer import Trainer
 from . import run_command
-
-FORMAT_VERSION = 1  # of what the header of a checkpoint means
+from .info import commit
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,102 +49,97 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    run_command("convnet-train", train)
+def main(argv: list[str] | None = None) -> None:
+    run_command("convnet-train", lambda: train(argv))
 
 
-def train() -> int:
-    arguments = vars(build_parser().parse_args())
-    layers_cfg, params_cfg = arguments.pop("layers_cfg"), arguments.pop("params_cfg")
+def train(argv: list[str] | None = None) -> int:
+    words = vars(build_parser().parse_args(argv))
+    files = words.pop("layers_cfg"), words.pop("params_cfg")
     options = Options()
-    for name, text in arguments.items():
-        if text is not None:
-            options.set(name, text, f"--{name.replace('_', '-')}")
-
-    header, tensors, run_folder = {}, {}, None
+    options.command(words)
+    warnings: list[str] = []
+    resumed, header, tensors = None, {}, {}
+    if options.test_only and not options.resume:
+        raise CommandLineError("--test-only needs --resume DIR: the checkpoint to test")
     if options.resume:
-        path, warnings = newest_checkpoint(Path(options.resume))
-        header, tensors = checkpoint.load(path)
-        run_folder = path.parent
-    else:
-        warnings = []
-    config = load_config(layers_cfg, params_cfg, header, options)
-    if header:
-        options.update(header["options"])
+        resumed, damaged = newest_checkpoint(Path(options.resume))
+        warnings += damaged
+        header, tensors = load_checkpoint(resumed)
+        options.update(header["options"], header["commanded"])
+    config = load_config(*files, header, warnings)
     read_options_section(options, config.options, config.params_file)
     options.check()
 
     with contextlib.ExitStack() as stack:
-        log = RunLog(Path(options.log) if options.log else None)
-        stack.callback(log.close)
+        log = stack.enter_context(RunLog(Path(options.log) if options.log else None))
         provider = open_data(config, options)
-        data = data_spec(provider, options)
-        if "data.mean" in tensors and provider.mean is not None:
-            data = DataSpec(data.shapes, data.stored, tensors["data.mean"])
+        first = provider.read(options.train_range[0])
+        data = data_spec(provider, first, options, tensors)
         backend = choose_backend(options.backend)
         devices = open_devices(stack, Graph(config.layers, data.shapes), backend, options)
-        for text in [*warnings, *config.warnings]:
-            log.warning(text)
+        log.start(convnet=__version__, commit=commit(), python=platform.python_version(), numpy=np.__version__, backend=backend,
+                  isa=host_isa() if backend == "host" else None, devices=device_names(devices), options=options.stored(),
+                  resumed=str(resumed) if resumed else None)
         net = Net(config, data, devices, options.seed, "float64" if options.check_grads else "float32")
+        warnings += [*config.warnings, *doubts(net, options, resumed)]
+        for text in warnings:
+            log.warning(text)
+        arrays = tuple(np.ascontiguousarray(array[..., : options.mini]) for array in first.data)
+        images = arrays[0].shape[-1]
+        if options.plan and not options.profile:
+            print(net.compile(images, "train").table())
+            return 0
+        phase = "test" if options.test_only else "check" if options.check_grads else "train"
+        net.check_memory(net.compile(images, phase))
         net.load(tensors) if tensors else net.initialise()
-
-        if options.plan:
-            print_plan(net, provider, options)
+        if options.profile:
+            from ..profile import profile
+            print(profile(net, net.plan(images, "train"), {**dict(enumerate(arrays)), "state": net.state(0)}))
             return 0
         if options.check_grads:
-            return check_grads(net, provider, options)
-        net.check_memory(net.plan(options.mini, "train"))
-        if not options.test_only:
-            warn(net, options, log, resumed=bool(header))
-            run_folder = open_run_folder(stack, options, run_folder, log)
+            few = arrays if "mini" in options.commanded else tuple(np.ascontiguousarray(array[..., :4]) for array in arrays)
+            return 0 if check_gradients(net, few) else 1
+
+        run_folder = None if options.test_only else open_run_folder(stack, options, resumed, log)
         fresh = {"layers_text": config.layers_text, "params_text": config.params_text, "layers_file": config.layers_file,
-                 "params_file": config.params_file, "convnet": __version__, "meaning": FORMAT_VERSION, "class_names": provider.class_names,
+                 "params_file": config.params_file, "convnet": __version__, "meaning": MEANING, "class_names": provider.class_names,
                  "crop_border": provider.crop_border, "shapes": data.shapes, "stored": data.stored}
+        if resumed and run_folder != resumed.parent:
+            fresh["best"] = None  # it is a file of another folder
         trainer = Trainer(net, provider, options, log, run_folder, {**header, **fresh})
         if options.test_only:
-            return test_only(trainer, options)
-        describe_net(net, backend)
-        log.write("start", convnet=__version__, backend=backend, isa=host_isa() if backend == "host" else None, numpy=np.__version__,
-                  devices={index: device.ops.device_name(device.physical) for index, device in devices.items()},
-                  options=options.stored(), run_folder=str(run_folder) if run_folder else None, step=trainer.position.step)
-        try:
-            trainer.train()
-        except ConvnetError as error:
-            log.write("end", reason=str(error), step=trainer.position.step)
-            raise
-        log.write("end", reason="done", step=trainer.position.step)
+            return test_only(trainer, log)
+        describe_net(net, images, backend)
+        describe_run(options, devices, resumed, run_folder)
+        trainer.train()
     return 0
 
 
-def load_config(layers_cfg: str | None, params_cfg: str | None, header: dict, options: Options) -> Config:
-    """The config of the command line; when resuming, the layers of the checkpoint, and the params file if one is given."""
+def test_only(trainer: Trainer, log: RunLog) -> int:
+    means = trainer.test(per_batch=True)
+    print(f"{trainer.format(means)} (mean over the test range)")
+    log.write("test", step=trainer.position.step, costs=means)
+    return 0
+
+
+# ---- what it reads -------------------------------------------------------------------------------------------
+
+def load_config(layers_cfg: str | None, params_cfg: str | None, header: dict, warnings: list[str]) -> Config:
+    """The config of the command line; when resuming, the layers of the checkpoint, and the params file if it is given."""
+    if (params_cfg is None) and (layers_cfg is not None or not header):
+        raise CommandLineError("expected two config files: convnet-train layers.cfg params.cfg"
+                               + (", or none with --resume" if header else " (or --resume DIR); --help says more"))
     if not header:
-        if layers_cfg is None or params_cfg is None:
-            raise CommandLineError("expected two config files: convnet-train layers.cfg params.cfg (or --resume DIR); --help says more")
         return read_config(layers_cfg, params_cfg)
     if params_cfg is None:
         config = parse_config(header["layers_text"], header["params_text"], header["layers_file"], header["params_file"])
-        config.options = {}  # its options are in the checkpoint
+        config.options = {}  # they are in the checkpoint
         return config
-    from ..cfgfile import read_text
+    if read_text(layers_cfg) != header["layers_text"]:
+        warnings.append(f"{layers_cfg} has changed since the checkpoint was written: the layers of the checkpoint are used")
     return parse_config(header["layers_text"], read_text(params_cfg), header["layers_file"], params_cfg)
 
-
-def newest_checkpoint(folder: Path) -> tuple[Path, list[str]]:
-    """The newest valid checkpoint in a run's folder, or in the newest run's below it."""
-    if folder.is_file():
-        return folder, []
-    runs = [folder, *sorted((path for path in folder.glob("ConvNet__*") if path.is_dir()), reverse=True)] if folder.is_dir() else []
-    warnings: list[str] = []
-    for run in runs:
-        path, more = checkpoint.newest_valid(run)
-        warnings += more
-        if path:
-            return path, warnings
-    raise MissingInput("\n".join([*warnings, f"--resume {folder}: no valid checkpoint there; expected a folder that convnet-train --save-path wrote"]))
-
-
-# ---- data ----------------------------------------------------------------------------------------------------
 
 def open_data(config: Config, options: Options) -> Provider:
     """The provider; fills in the ranges where there is no doubt about them."""
@@ -152,22 +153,23 @@ def open_data(config: Config, options: Options) -> Provider:
     options.crop_border = provider.crop_border
     if options.train_range is None or options.test_range is None:
         if provider.numbers is not None:
-            raise CommandLineError(f"expected --train-range and --test-range; {options.data_path} has the batches {', '.join(map(str, provider.numbers))}")
+            raise CommandLineError(f"expected --train-range and --test-range, as 1-5 and 6; {options.data_path} has the batches {format_range(provider.numbers)}")
         options.train_range, options.test_range = options.train_range or [1], options.test_range or [2]
     if provider.numbers is not None:
         for name in ("train_range", "test_range"):
             missing = [number for number in getattr(options, name) if number not in provider.numbers]
             if missing:
-                raise MissingInput(f"--{name.replace('_', '-')}: {options.data_path} has no batch {missing[0]}, but {', '.join(map(str, provider.numbers))}")
-    if provider.mean is None and provider.read(options.train_range[0]).data[0].dtype == np.uint8:
-        provider.mean = mean_of(provider, options.train_range)
+                raise MissingInput(f"--{name.replace('_', '-')}: {options.data_path} has no batch {missing[0]}, but {format_range(provider.numbers)}")
     return provider
 
 
-def data_spec(provider: Provider, options: Options) -> DataSpec:
-    dtype = str(provider.read(options.train_range[0]).data[0].dtype)
-    stored = ((dtype, provider.stored), *(("float32", shape) for shape in provider.shapes[1:]))
-    return DataSpec(provider.shapes, stored, provider.mean)
+def data_spec(provider: Provider, first: Batch, options: Options, tensors: dict[str, np.ndarray]) -> DataSpec:
+    """What the net must know of the data; the mean is that of the run's beginning."""
+    dtype = str(first.data[0].dtype)
+    mean = tensors.get("data.mean", provider.mean)
+    if mean is None and dtype == "uint8":
+        mean = mean_of(provider, options.train_range)
+    return DataSpec(provider.shapes, ((dtype, provider.stored), *(("float32", shape) for shape in provider.shapes[1:])), mean)
 
 
 def net_classes(config: Config) -> int | None:
@@ -185,7 +187,7 @@ def net_classes(config: Config) -> int | None:
 def no_data(config: Config) -> str:
     """What to type when no data were named: an image size that the net takes is found by trying."""
     channels = next((layer.channels[0] for layer in config.layers if getattr(layer, "channels", ()) and isinstance(layer, WeightLayer)), 3)
-    files = f"{config.layers_file} {config.params_file}"
+    files = shlex.join([config.layers_file, config.params_file])
     large = any(getattr(layer, "stride", (1,))[0] > 2 for layer in config.layers if isinstance(layer, WeightLayer))
     lines = ["no data to train on. This net would run"]
     for size in ((224, 227, 256) if large else (32, 24, 28, 64, 8, 224)):
@@ -193,7 +195,10 @@ def no_data(config: Config) -> str:
             Graph(config.layers, ((channels, size, size), (1, 1, 1)))
         except ConfigError:
             continue
-        lines.append(f"  on random images:  convnet-train {files} --data-provider dummy:{channels}x{size}x{size} --max-steps 10")
+        # values from 0 to 1 suit any initial weights; noise of 8 bits is too much for a net that is meant for smaller numbers
+        values = channels * size * size
+        provider = f"dummy-lr-{values}" if square_shape(values) == (channels, size, size) else f"dummy:{channels}x{size}x{size}"
+        lines.append(f"  on random images:  convnet-train {files} --data-provider {provider} --max-steps 10")
         break
     lines.append(f"  on a data set:     convnet-train {files} --data-path DIR --train-range 1-5 --test-range 6")
     lines.append("where DIR holds data_batch_1, ..., and batches.meta, as in CIFAR-10's Python version")
@@ -210,7 +215,6 @@ def open_devices(stack: contextlib.ExitStack, graph: Graph, backend: str, option
     if physical is not None and len(physical) < count:
         raise CommandLineError(f"--gpu {','.join(map(str, physical))}: the config uses devices 0 to {count - 1}, expected {count} numbers, as --gpu {','.join(['0'] * count)}")
     if backend == "cuda":
-        from ..backends import load_module
         there = load_module("cuda").device_count()
         physical = physical or [index % there for index in range(count)]
         for number in physical:
@@ -224,68 +228,92 @@ def open_devices(stack: contextlib.ExitStack, graph: Graph, backend: str, option
 
 
 def open_run_folder(stack: contextlib.ExitStack, options: Options, resumed: Path | None, log: RunLog) -> Path | None:
-    """The folder of this run's checkpoints, locked."""
-    folder = resumed
-    if folder is None and options.save_path:
-        folder = Path(options.save_path) / f"ConvNet__{datetime.datetime.now():%Y-%m-%d_%H.%M.%S}"
+    """The folder of this run's checkpoints, locked: the resumed one's, or a new one. None where nothing is to be saved."""
+    parent = Path(options.save_path) if options.save_path else None
+    folder = None
+    elsewhere = "save_path" in options.commanded and parent.resolve() != resumed.parent.parent.resolve() if resumed else True
+    if not elsewhere:
+        newer = list(itertools.takewhile(lambda path: path != resumed, checkpoint.checkpoints(resumed.parent)))
+        if resumed not in checkpoint.checkpoints(resumed.parent):
+            log.warning(f"{resumed} is not in the folder of a run")
+        elif newer and Path(options.resume).is_file():
+            parent = resumed.parent.parent
+            log.warning(f"{newer[0]} is newer than {resumed}: this run gets a folder of its own, beside that one")
+        else:
+            folder = stack.enter_context(checkpoint.lock(resumed.parent))
+            for path in newer:  # it is damaged; later it would be taken for the newest
+                os.replace(path, f"{path}.damaged")
+                log.warning(f"set aside as {path}.damaged")
+    if folder is None and parent:
+        folder = stack.enter_context(checkpoint.lock(new_folder(parent)))
     if folder is None:
-        return None
-    return stack.enter_context(checkpoint.lock(folder))
+        log.warning("nothing will be saved; --save-path DIR keeps checkpoints")
+    return folder
 
 
-def warn(net: Net, options: Options, log: RunLog, resumed: bool) -> None:
+def new_folder(parent: Path) -> Path:
+    """A folder for a run that starts now; several may start in one second."""
+    name = f"ConvNet__{datetime.datetime.now():%Y-%m-%d_%H.%M.%S}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for suffix in itertools.chain([""], (f"_{i}" for i in itertools.count(2))):
+            with contextlib.suppress(FileExistsError):
+                (parent / f"{name}{suffix}").mkdir()
+                return parent / f"{name}{suffix}"
+    except OSError as error:
+        raise CannotCreate(f"--save-path {parent}: cannot make a folder there: {error.strerror}") from None
+
+
+def doubts(net: Net, options: Options, resumed: Path | None) -> list[str]:
     """What is probably not meant."""
+    if options.plan or options.profile or options.check_grads or options.test_only:
+        return []
+    texts = []
     weights = {f"{node.name}.{name}": w for node in net.graph.nodes for name, w in node.weights.items()}
     frozen = [name for name, w in weights.items() if w.rate.base <= 0]
     if frozen and not resumed:
-        log.warning(f"learning rate 0 for {', '.join(frozen)}: random weights that never change. "
-                    "Published params files often hold the rates of the end of a run; the comments in them tell the first ones")
-    if "epochs" not in options.given and any(w.rate.falls for w in weights.values()):
-        log.warning(f"learning rates fall over the planned number of epochs, which is {options.epochs}; give --epochs")
-    if not resumed and not options.save_path:
-        log.warning("nothing will be saved; --save-path DIR keeps checkpoints")
+        texts.append(f"learning rate 0 for {', '.join(frozen)}: random weights that never change. "
+                     "Published params files often hold the rates of the end of a run; the comments in them tell the first ones")
+    if "epochs" not in options.given and options.epochs == Options.epochs and any(w.rate.falls for w in weights.values()):
+        texts.append(f"learning rates fall over the planned number of epochs, which is {options.epochs}; give --epochs")
+    return texts
 
 
-def describe_net(net: Net, backend: str) -> None:
+TITLES = {"conv": "convolutional layer", "fc": "fully-connected layer", "cmrnorm": "cross-map response-normalization layer",
+          "concat": "concatenation layer", "eltsum": "elementwise sum layer", "cost.logreg": "logistic regression cost"}
+
+
+def describe_net(net: Net, images: int, backend: str) -> None:
+    """Prints the layers, as the original."""
     for node in net.graph.nodes:
-        where = "the host" if node.layer.on_host else f"{'GPU' if backend == 'cuda' else 'device'} {node.device}"
-        print(f"Initialized {node.layer.kind} layer '{node.name}' on {where}, producing {describe(node.shape)} output")
-    for index, kinds in net.memory(net.plan(net_images(net), "train")).items():
-        print(f"Device {index} ({net.devices[index].ops.device_name(net.devices[index].physical)}): "
-              + ", ".join(f"{kind} {nbytes / 2**20:.1f} MiB" for kind, nbytes in kinds.items()))
+        layer, (channels, height, width) = node.layer, node.shape
+        title = f"{layer.pool}-pooling layer" if layer.kind == "pool" else TITLES.get(layer.kind, f"{layer.kind} layer")
+        where = "" if layer.on_host else f" on {'GPU' if backend == 'cuda' else 'device'} {node.device}"
+        outputs = f"{height}x{width} {channels}-channel output" if height * width > 1 and not layer.on_host else f"{channels * height * width} outputs"
+        print(f"Initialized {title} '{node.name}'{where}" + ("" if layer.is_cost else f", producing {outputs}"))
+    for index, kinds in net.memory(net.plan(images, "train")).items():
+        print(f"Device {index}: " + ", ".join(f"{kind} {nbytes / 2**20:.1f} MiB" for kind, nbytes in kinds.items()))
 
 
-def net_images(net: Net) -> int:
-    """Images in the largest plan there is."""
-    return max(key[0] for key in net._plans)
+def describe_run(options: Options, devices: dict[int, Device], resumed: Path | None, run_folder: Path | None) -> None:
+    """Prints the options and what becomes of the run, as the original."""
+    print("=" * 25)
+    for name, value in options.stored().items():
+        text = format_range(value) if name.endswith("_range") else ",".join(map(str, value)) if isinstance(value, list) else value
+        print(f"{name.replace('_', '-'):14}: {text}" + ("     [DEFAULT]" if value == Options.fields()[name].default else ""))
+    print("=" * 25)
+    print("Running on " + ", ".join(f"{name} (device {index})" for index, name in device_names(devices).items()))
+    print(f"Current time: {time.asctime()}")
+    if resumed:
+        print(f"Resuming from {resumed}")
+    if run_folder:
+        print(f"Saving checkpoints to {run_folder}")
+    print("=" * 25, flush=True)
 
 
-# ---- what is done instead of training ----------------------------------------------------------------------------
-
-def first_minibatch(provider: Provider, options: Options, images: int) -> tuple[np.ndarray, ...]:
-    batch = provider.read(options.train_range[0])
-    return tuple(np.ascontiguousarray(array[..., :images]) for array in batch.data)
+def device_names(devices: dict[int, Device]) -> dict[int, str]:
+    return {index: device.ops.device_name(device.physical) for index, device in devices.items()}
 
 
-def print_plan(net: Net, provider: Provider, options: Options) -> None:
-    arrays = first_minibatch(provider, options, options.mini)
-    if not options.profile:
-        print(net.compile(arrays[0].shape[-1], "train").table())
-        return
-    from ..profile import profile
-    plan = net.plan(arrays[0].shape[-1], "train")
-    print(profile(net, plan, {**dict(enumerate(arrays)), "state": net.state(0)}))
-
-
-def check_grads(net: Net, provider: Provider, options: Options) -> int:
-    from ..gradcheck import check_gradients
-    images = options.mini if "mini" in options.given else min(options.mini, 4)
-    return 0 if check_gradients(net, first_minibatch(provider, options, images)) else 1
-
-
-def test_only(trainer: Trainer, options: Options) -> int:
-    if not options.resume:
-        raise CommandLineError("--test-only needs --resume DIR: the checkpoint to test")
-    means = trainer.test(per_batch=True)
-    print(f"{trainer._format(means)} (mean over the test range)")
-    return 0
+if __name__ == "__main__":
+    main()

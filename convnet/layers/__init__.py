@@ -15,12 +15,21 @@ LAYERS: dict[str, type[Layer]] = {}
 Shape = tuple[int, int, int]  # (channels, height, width)
 
 
-def key(default: Any = dataclasses.MISSING, help: str = "", *, params: bool = False, choices: tuple[str, ...] = ()) -> Any:
-    """A config key. Without a default it is required; `params`: it belongs in the params file.
+def key(default: Any = dataclasses.MISSING, help: str = "", *, params: bool = False, choices: tuple[str, ...] = (),
+        least: int | None = None) -> Any:
+    """A config key. Without a default it is required; `params`: it belongs in the params file; `least`: of a number.
 
     A tuple field is a comma-separated list with one value for each input; a list of one value serves all.
     """
-    return field(default=default, kw_only=True, metadata={"help": help, "params": params, "choices": choices, "key": True})
+    return field(default=default, kw_only=True, metadata={"help": help, "params": params, "choices": choices, "least": least, "key": True})
+
+
+class BadKey(ValueError):
+    """A key's value found wrong by `Layer.check`; the message is told behind the key, with the line of it."""
+
+    def __init__(self, field_name: str, message: str):
+        super().__init__(message)
+        self.field_name = field_name
 
 
 def layer(*kinds: str):
@@ -58,9 +67,9 @@ class Layer:
     name: str
     kind: str
     inputs: tuple[str, ...] = key((), "the layers it reads, all defined above it")
-    gpu: int = key(-1, "device it lives on; default: that of its first input that is not data, else 0")
+    gpu: int = key(-1, "device it lives on; default: that of its first input that is not data, else 0", least=-1)
     where: str = field(default="", kw_only=True)  # file:line of its section
-    warnings: list[str] = field(default_factory=list, kw_only=True, repr=False)
+    warnings: list[tuple[str, str]] = field(default_factory=list, kw_only=True, repr=False)  # (field, text)
 
     needs_params: ClassVar[bool] = False  # a section in the params file is required
     input_count: ClassVar[int | None] = 1  # None: one or more
@@ -68,7 +77,7 @@ class Layer:
     on_host: ClassVar[bool] = False  # data layers live on no device
 
     def check(self) -> None:
-        """Raises ValueError(message) where the keys contradict each other; may add to `warnings`."""
+        """Raises BadKey, or ValueError where several keys contradict each other; may add to `warnings`."""
 
     def shape(self, *inputs: Shape) -> Shape:
         raise NotImplementedError

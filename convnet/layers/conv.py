@@ -12,12 +12,12 @@ class Conv(WeightLayer):
 
     input_count = None
 
-    filters: tuple[int, ...] = key(help="number of filters of each group")
-    filter_size: tuple[int, ...] = key(help="height and width of a filter")
+    filters: tuple[int, ...] = key(help="number of filters of each group", least=1)
+    filter_size: tuple[int, ...] = key(help="height and width of a filter", least=1)
     channels: tuple[int, ...] = key((), "channels of the input; checked where given")
-    stride: tuple[int, ...] = key((1,), "pixels from one application of the filter to the next")
-    padding: tuple[int, ...] = key((0,), "pixels of zeros around the image")
-    groups: tuple[int, ...] = key((1,), "convolutions side by side, each of its own channels and filters")
+    stride: tuple[int, ...] = key((1,), "pixels from one application of the filter to the next", least=1)
+    padding: tuple[int, ...] = key((0,), "pixels of zeros around the image", least=0)
+    groups: tuple[int, ...] = key((1,), "convolutions side by side, each of its own channels and filters", least=1)
     filter_channels: tuple[int, ...] = key((), "channels that a filter sees: channels / groups; checked where given")
     shared_biases: bool = key(True, "one bias for a map instead of one for each of its pixels")
     partial_sum: tuple[int, ...] = key((0,), "a tuning knob of the 2012 program; ignored")

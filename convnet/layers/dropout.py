@@ -1,7 +1,7 @@
 """Dropout (Hinton et al. 2012)."""
 from __future__ import annotations
 
-from . import Layer, Shape, key, layer
+from . import BadKey, Layer, Shape, key, layer
 
 
 @layer("hs", "dropout", "dropout2")
@@ -19,7 +19,7 @@ class Dropout(Layer):
 
     def check(self) -> None:
         if not 0 < self.keep <= 1:
-            raise ValueError(f"keep={self.keep:g}, expected a number above 0 and up to 1")
+            raise BadKey("keep", f"found {self.keep:g}, expected a number above 0 and up to 1")
 
     def shape(self, image: Shape) -> Shape:
         return image

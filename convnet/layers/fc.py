@@ -13,7 +13,7 @@ class Fc(WeightLayer):
 
     input_count = None
 
-    outputs: int = key(help="number of units")
+    outputs: int = key(help="number of units", least=1)
 
     def shape(self, *inputs: Shape) -> Shape:
         return (self.outputs, 1, 1)

@@ -10,10 +10,10 @@ class Pool(Layer):
     """Windows of sizeX pixels every stride pixels from start on, clipped to the image."""
 
     pool: str = key(help="max or avg", choices=("max", "avg"))
-    size_x: int = key(help="height and width of a window")
-    stride: int = key(help="pixels from one window to the next")
+    size_x: int = key(help="height and width of a window", least=1)
+    stride: int = key(help="pixels from one window to the next", least=1)
     start: int = key(0, "first pixel of the first window")
-    outputs_x: int = key(0, "number of windows down and across; 0: as many as cover the image")
+    outputs_x: int = key(0, "number of windows down and across; 0: as many as cover the image", least=0)
     channels: int = key(0, "channels of the input; checked where given")
 
     def shape(self, image: Shape) -> Shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..schedule import Schedule, parse_schedule
-from . import Layer, Shape, Weights, key
+from . import BadKey, Layer, Shape, Weights, key
 
 NOT_BUILT = {"wball": "0", "superEps": "0", "superMom": "0", "wcNormMin": "0", "wcNormMax": "0", "randSparse": "0",
              "weightSource": "", "initWFunc": "", "initBFunc": "", "initCFunc": "", "updatePeriod": "0"}
@@ -33,17 +33,25 @@ class WeightLayer(Layer):
         raise NotImplementedError
 
     def rates(self) -> dict[str, Schedule]:
-        """Name of a tensor -> its learning rate; ValueError where a schedule cannot be read."""
-        rates = {}
-        for name, text, schedule in [*((f"W{i}", text, self.sched_w) for i, text in enumerate(self.eps_w)), ("b", self.eps_b, self.sched_b)]:
-            label = f"{self.name}.{name}"
-            rates[name] = parse_schedule(schedule, float(text), name=label) if schedule else parse_schedule(text, name=label)
-        return rates
+        """Name of a tensor -> its learning rate; BadKey where a schedule cannot be read."""
+        rates = {f"W{i}": self.rate(f"W{i}", "eps_w", text, "sched_w") for i, text in enumerate(self.eps_w)}
+        return {**rates, "b": self.rate("b", "eps_b", self.eps_b, "sched_b")}
+
+    def rate(self, name: str, eps: str, text: str, sched: str) -> Schedule:
+        field_name, label = eps, f"{self.name}.{name}"
+        try:
+            rate = parse_schedule(text, name=label)
+            if schedule := getattr(self, sched):  # the 2012 program's spelling; the rate beside it is a number
+                field_name = sched
+                rate = parse_schedule(schedule, rate.base, name=label)
+        except ValueError as error:
+            raise BadKey(field_name, str(error)) from None
+        return rate
 
     def check(self) -> None:
-        for schedule in self.rates().values():
+        for name, schedule in self.rates().items():
             if schedule.warning:
-                self.warnings.append(schedule.warning)
+                self.warnings.append(("eps_b" if name == "b" else "eps_w", schedule.warning))
 
     def weights(self, *inputs: Shape) -> dict[str, Weights]:
         rates = self.rates()

@@ -9,8 +9,8 @@ void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, doubl
   CHECK_LIKE(acts, inputs);
   CHECK(size > 0);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
-    with_quarters(power, [&]<class Quarters>(Quarters) {
-      launch(lrn_forward_kernel<Quarters::value, T>, rows_grid(acts.shape.rows(), acts.shape.images()), stream,
+    with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
+      launch(lrn_forward_kernel<ThreeQuarters::value, T>, rows_grid(acts.shape.rows(), acts.shape.images()), stream,
              images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts), size, T(scale), T(power), T(bias));
     });
   });
@@ -23,8 +23,8 @@ void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_
   CHECK_LIKE(inputs_grad, inputs);
   CHECK(size > 0);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
-    with_quarters(power, [&]<class Quarters>(Quarters) {
-      launch(lrn_backward_kernel<Quarters::value, T>, rows_grid(inputs.shape.rows(), inputs.shape.images()), stream,
+    with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
+      launch(lrn_backward_kernel<ThreeQuarters::value, T>, rows_grid(inputs.shape.rows(), inputs.shape.images()), stream,
              images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts_grad), images_of<T>(inputs_grad), size, T(scale), T(power));
     });
   });

@@ -6,7 +6,7 @@
 namespace convnet {
 
 // Threads: x = image, y = row (channel, y, x) of acts.
-template <int quarters, class T>
+template <bool three_quarters, class T>
 __global__ void lrn_forward_kernel(Images<const T> inputs, Images<T> denoms, Images<T> acts, int size, T scale, T power, T bias) {
   const Place place = this_place();
   if (place.row >= acts.rows() || place.n >= acts.images) return;
@@ -18,12 +18,12 @@ __global__ void lrn_forward_kernel(Images<const T> inputs, Images<T> denoms, Ima
 
   const T denom = bias + scale * squares;
   denoms.store(&denoms.row(c, y, x)[n], denom);
-  acts.store(&acts.row(c, y, x)[n], inputs.row(c, y, x)[n] * inverse_power<quarters>(denom, power));
+  acts.store(&acts.row(c, y, x)[n], inputs.row(c, y, x)[n] * inverse_power<three_quarters>(denom, power));
 }
 
 // Threads: x = image, y = row (channel, y, x) of inputs.
 // Channel c feeds the channels j whose window holds c, so the window is mirrored.
-template <int quarters, class T>
+template <bool three_quarters, class T>
 __global__ void lrn_backward_kernel(Images<const T> inputs, Images<const T> denoms, Images<const T> acts_grad, Images<T> inputs_grad,
                                     int size, T scale, T power) {
   const Place place = this_place();
@@ -33,9 +33,9 @@ __global__ void lrn_backward_kernel(Images<const T> inputs, Images<const T> deno
   const int first = max(0, c + size / 2 - size + 1), last = min(inputs.channels, c + size / 2 + 1);
   T sum = 0;
   for (int j = first; j < last; ++j)
-    sum += acts_grad.row(j, y, x)[n] * inputs.row(j, y, x)[n] * inverse_power_plus_1<quarters>(denoms.row(j, y, x)[n], power);
+    sum += acts_grad.row(j, y, x)[n] * inputs.row(j, y, x)[n] * inverse_power_plus_1<three_quarters>(denoms.row(j, y, x)[n], power);
 
-  inputs_grad.store(&inputs_grad.row(c, y, x)[n], acts_grad.row(c, y, x)[n] * inverse_power<quarters>(denoms.row(c, y, x)[n], power)
+  inputs_grad.store(&inputs_grad.row(c, y, x)[n], acts_grad.row(c, y, x)[n] * inverse_power<three_quarters>(denoms.row(c, y, x)[n], power)
                                                       - 2 * scale * power * inputs.row(c, y, x)[n] * sum);
 }
 

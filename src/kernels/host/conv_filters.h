@@ -46,7 +46,7 @@ struct FilterSums {
 
     const int units = p.acts_height * int(x_blocks.size()) * int(ceil_div(p.images, chunks * row_length));
     const int tasks = p.groups * int(channel_blocks.size() * filter_blocks.size());
-    units_per_part = std::max(int(ceil_div(units, ceil_div(32, tasks))), int(ceil_div(64, chunks * panel_x())));
+    units_per_part = std::max(int(ceil_div(units, ceil_div(16, tasks))), int(ceil_div(64, chunks * panel_x())));
     units_per_part = std::min(units_per_part, units);
     parts = int(ceil_div(units, units_per_part));
   }
@@ -136,7 +136,7 @@ struct FilterSums {
         for (int n = 0; n < unit_images.count; n += row_length)
           pack_transposed(target + n / row_length * chunk_size + x * pixel_size,
                           acts_grad.row(group * p.filters + panel.first, y, xs.first + x) + unit_images.first + n, step,
-                          panel.count, std::min(row_length, unit_images.count - n), panel.vectors);
+                          panel.count, std::min(row_length, unit_images.count - n), panel.vectors, acts_grad.pitch);
       target += chunks * chunk_size;
     }
   }
@@ -155,6 +155,9 @@ struct FilterSums {
           for (int n = 0; n < unit_images.count; n += row_length) {
             T* row = target + n / row_length * chunk_size + c * row_pitch;
             const int count = std::min(row_length, unit_images.count - n);
+            if (inside && u + 2 < images.width)
+              for (int l = 0; l < row_length; l += 64 / int(sizeof(T)))
+                __builtin_prefetch(images.row(group * p.channels + channels.first, i, u + 2) + c * step + unit_images.first + n + l);
             if (inside)
               copy_lanes(row, images.row(group * p.channels + channels.first, i, u) + c * step + unit_images.first + n, count, row_length / simd::lanes<T>);
             else

@@ -203,7 +203,10 @@ struct Gather {
       for (int x = xs.first; x < xs.first + xs.count; ++x) {
         const T* row = source.row(first_input, y, x) + lane.first;
         if (lane.count == width && lane.vectors == 2)
-          for (int r = 0; r < inputs; ++r, strip += width, row += step) copy_lanes(strip, row, width, 2);
+          for (int r = 0; r < inputs; ++r, strip += width, row += step) {
+            for (int l = 0; l < width; l += 64 / int(sizeof(T))) __builtin_prefetch(row + 2 * source.pitch + l);
+            copy_lanes(strip, row, width, 2);
+          }
         else
           for (int r = 0; r < inputs; ++r, strip += width, row += step) copy_lanes(strip, row, lane.count, lane.vectors);
       }

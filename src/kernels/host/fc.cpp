@@ -81,18 +81,18 @@ struct ImageLanes {
       T *matrix = w.matrix + 2 * matrix_size() * thread, *next_matrix = matrix + matrix_size();
       T* partial = w.partial + partial_size() * thread;
       const int slices = int(blocks.size() * tiles.size());
-      const auto prefetch_and_pack = [&](T* packed, std::int64_t k, int slice) {
-        prefetch_slice(mine, tiles, k, slice + 1, slices);
-        pack_slice(mine, packed, rows - first_row, tiles, k, slice, slices);
-      };
-      for (int slice = 0; slice < slices; ++slice) prefetch_and_pack(matrix, 0, slice);
+      for (int slice = 0; slice < slices; ++slice) pack_slice(mine, matrix, rows - first_row, tiles, 0, slice, slices);
       for (std::int64_t k = 0; k < products; k += most_products, std::swap(matrix, next_matrix)) {
+        const std::int64_t next = k + most_products;
         int slice = 0;
         for (const LaneBlock& block : blocks)
           for (const Block& tile : tiles) {
-            if (k + most_products < products) prefetch_and_pack(next_matrix, k + most_products, slice++);
-            multiply_tile(w.columns + products * block.first + k * block.vectors * simd::lanes<T>, matrix, partial, target,
-                          first_row, tile, block, k, products_from(k), row_offsets.data());
+            if (next < products) pack_slice(mine, next_matrix, rows - first_row, tiles, next, slice++, slices);
+            Segment<T> segments[runs_of_a_tile];
+            const int runs = tile_segments(segments, w.columns + products * block.first + k * block.vectors * simd::lanes<T>, matrix,
+                                           tile, block.vectors * simd::lanes<T>, products_from(k));
+            prefetch_slice(segments, runs, mine, tiles, slice < slices ? next : next + most_products, slice % slices, slices);
+            multiply_tile(segments, runs, partial, target, first_row, tile, block, k, row_offsets.data());
           }
       }
     });
@@ -134,34 +134,38 @@ struct ImageLanes {
     }
   }
 
-  void prefetch_slice(const Rows<const T>& weights, const std::vector<Block>& tiles, std::int64_t first, int slice, int slices) const {
-    if (slice == slices && (first += most_products, slice = 0, first >= products)) return;
-    constexpr int line = 64 / int(sizeof(T));
+  // What pack_slice reads, beside the products of a tile: all at once would keep the tile's own operands waiting.
+  void prefetch_slice(Segment<T>* segments, int runs, const Rows<const T>& weights, const std::vector<Block>& tiles, std::int64_t first,
+                      int slice, int slices) const {
+    if (first >= products) return;
+    constexpr int piece = 512 / int(sizeof(T));
     const int count = products_from(first), task_row_count = tiles.back().first + tiles.back().count;
     const bool across = order == Order::columns;
-    const int runs = across ? count : task_row_count, length = across ? task_row_count : count;
-    const T* start = across ? weights.row(first) : weights.row(0) + first;
-    for (int i = runs * slice / slices; i < runs * (slice + 1) / slices; ++i)
-      for (int j = 0; j < length; j += line) __builtin_prefetch(start + i * weights.pitch + j);
+    const int pieces_of_row = across ? 1 : int(ceil_div(count, piece)), pieces = (across ? count : task_row_count) * pieces_of_row;
+    for (int i = pieces * slice / slices, run = 0; i < pieces * (slice + 1) / slices && run < runs; ++i, ++run)
+      segments[run].prefetch = across ? weights.row(first + i) : weights.row(i / pieces_of_row) + first + i % pieces_of_row * piece;
   }
 
-  void multiply_tile(const T* columns, const T* matrix, T* partial, const Rows<T>& target, std::int64_t first_row, Block tile,
-                     LaneBlock block, std::int64_t k, int count, const std::int64_t* row_offsets) const {
-    const int lane_count = block.vectors * simd::lanes<T>;
-    Segment<T> segments[most_products / row_length];
+  static constexpr int runs_of_a_tile = most_products / row_length;
+
+  // The products of a tile, in runs of row_length.
+  int tile_segments(Segment<T>* segments, const T* columns, const T* matrix, Block tile, int lane_count, int count) const {
+    const bool across = order == Order::columns;
+    const T* a = matrix + std::int64_t(tile.first) * (across ? count : runs_of_a_tile * row_pitch);
     int runs = 0;
-    if (order == Order::columns) {
-      segments[runs++] = {matrix + std::int64_t(tile.first) * count, columns, count};
-    } else {
-      const T* a = matrix + std::int64_t(tile.first) * (most_products / row_length) * row_pitch;
-      for (int j = 0; j < count; j += row_length, a += tile.count * row_pitch)
-        segments[runs++] = {a, columns + std::int64_t(j) * lane_count, std::min(row_length, count - j)};
-    }
+    for (int j = 0; j < count; j += row_length, a += tile.count * (across ? row_length : row_pitch))
+      segments[runs++] = {a, columns + std::int64_t(j) * lane_count, std::min(row_length, count - j)};
+    return runs;
+  }
+
+  void multiply_tile(const Segment<T>* segments, int runs, T* partial, const Rows<T>& target, std::int64_t first_row, Block tile,
+                     LaneBlock block, std::int64_t k, const std::int64_t* row_offsets) const {
+    const int lane_count = block.vectors * simd::lanes<T>;
     const auto kernel = order == Order::columns ? columns_kernel<T>(tile.count, block.vectors) : rows_kernel<T>(tile.count, block.vectors);
     T* sums = partial + std::int64_t(tile.first) * width + tile.count * block.first;
     const T* before = k ? sums : nullptr;
     T* row = target.row(first_row + tile.first) + block.first;
-    if (k + count < products) {
+    if (k + most_products < products) {
       kernel(segments, runs, {sums, nullptr, before, false, false});
     } else if (block.count == lane_count) {
       kernel(segments, runs, {row, row_offsets, before, target.add, false});
@@ -198,7 +202,7 @@ struct OutputLanes {
     const auto target = rows_of<T>(weights_grad);
     parallel_for(stream, std::int64_t(blocks.size()), [&](std::int64_t task, int) {
       const LaneBlock& block = blocks[task];
-      pack_transposed(w.columns + std::int64_t(block.first) * room, acts_grad.row(block.first), acts_grad.pitch, block.count, p.images, block.vectors);
+      pack_transposed(w.columns + std::int64_t(block.first) * room, acts_grad.row(block.first), acts_grad.pitch, block.count, p.images, block.vectors, 128);
     });
     std::vector<std::int64_t> row_offsets(max_rows<T>(2));
     for (int i = 0; i < max_rows<T>(2); ++i) row_offsets[i] = i * target.pitch;

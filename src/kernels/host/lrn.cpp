@@ -51,7 +51,7 @@ void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, doubl
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const auto x = images_of<T>(inputs);
     const auto d = images_of<T>(denoms), y = images_of<T>(acts);
-    with_quarters(power, [&]<class Quarters>(Quarters) {
+    with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
       for_tiles(stream, inputs.shape, inputs.dtype, {x.pitch, d.pitch, y.pitch}, [&](std::int64_t row, std::int64_t from, int count, int) {
         for (int c = 0; c < x.channels; ++c) {
           const int first = std::max(0, c - size / 2), last = std::min(x.channels, c - size / 2 + size);
@@ -65,7 +65,7 @@ void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, doubl
           for (int n = 0; n < count; ++n) denom[n] = T(bias) + T(scale) * denom[n];
           const T* xc = tile_of(x, c, row, from);
           store_row(tile_of(d, c, row, from), count, d.add, [&](int n) { return denom[n]; });
-          store_row(tile_of(y, c, row, from), count, y.add, [&](int n) { return xc[n] * inverse_power<Quarters::value>(denom[n], T(power)); });
+          store_row(tile_of(y, c, row, from), count, y.add, [&](int n) { return xc[n] * inverse_power<ThreeQuarters::value>(denom[n], T(power)); });
         }
       });
     });
@@ -84,7 +84,7 @@ void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_
     // (threads, channels, terms and powers, tile): what channel j adds to the sums of its window, and denoms[j]^-power
     const std::size_t channel_size = 2 * tile, thread_size = x.channels * channel_size;
     const auto scratch = std::make_unique_for_overwrite<T[]>(thread_count(stream) * thread_size);
-    with_quarters(power, [&]<class Quarters>(Quarters) {
+    with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
       for_tiles(stream, inputs.shape, inputs.dtype, {x.pitch, d.pitch, g.pitch, result.pitch},
                 [&](std::int64_t row, std::int64_t from, int count, int thread) {
         T* const terms = scratch.get() + thread * thread_size;
@@ -96,7 +96,7 @@ void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_
             const T *xj = tile_of(x, j, row, from), *dj = tile_of(d, j, row, from), *gj = tile_of(g, j, row, from);
             T *term = terms + j * channel_size, *inverse = powers + j * channel_size;
             for (int n = 0; n < count; ++n) {
-              const T plus_1 = inverse_power_plus_1<Quarters::value>(dj[n], T(power));  // roots and divisions limit the speed
+              const T plus_1 = inverse_power_plus_1<ThreeQuarters::value>(dj[n], T(power));  // roots and divisions limit the speed
               inverse[n] = plus_1 * dj[n];
               term[n] = gj[n] * xj[n] * plus_1;
             }

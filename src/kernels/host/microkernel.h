@@ -17,6 +17,7 @@ template <class T>
 struct Segment {
   const T *a, *b;
   int length;
+  const T* prefetch = nullptr;  // 512 bytes that are read soon, or null
 };
 
 enum class Order { columns, rows };
@@ -59,6 +60,9 @@ template <class T, int rows, int vectors, Order order>
 
   for (int s = 0; s < count; ++s) {
     const T *a = segments[s].a, *b = segments[s].b;
+    if (const T* soon = segments[s].prefetch)
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) __builtin_prefetch(soon + i * (64 / int(sizeof(T))));
     for (int k = segments[s].length; k > 0; --k) {
       if constexpr (rows >= vectors) {
         Vector<T> values[vectors];

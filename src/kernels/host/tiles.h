@@ -82,8 +82,9 @@ void store_lanes(T* target, const T* source, int count, bool add) {
 
 // (rows, images) -> (images, lanes of the rows): element n of row i goes to target[n * vectors * lanes + i].
 // Lanes beyond the rows are zero. Images are rounded up to whole vectors: so many must the target hold.
+// What stands `ahead` of each element is fetched.
 template <class T>
-void pack_transposed(T* target, const T* source, std::int64_t pitch, int rows, int images, int vectors) {
+void pack_transposed(T* target, const T* source, std::int64_t pitch, int rows, int images, int vectors, std::int64_t ahead) {
   using namespace simd;
   constexpr int size = lanes<T>;
   for (int j = 0; j < vectors; ++j, rows -= size, source += size * pitch, target += size)
@@ -100,7 +101,10 @@ void pack_transposed(T* target, const T* source, std::int64_t pitch, int rows, i
       }
       Vector<T> square[size];
 #pragma GCC unroll 16
-      for (int i = 0; i < size; ++i) square[i] = load(from + i * step);
+      for (int i = 0; i < size; ++i) {
+        __builtin_prefetch(source + n + i * pitch + ahead);
+        square[i] = load(from + i * step);
+      }
       transpose<T>(square);
       T* column = target + std::int64_t(n) * vectors * size;
 #pragma GCC unroll 16
