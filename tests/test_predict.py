@@ -14,7 +14,7 @@ from convnet.cli.train import main
 from convnet.data import open_provider
 from convnet.errors import DataError, MissingInput
 
-DIGITS = Path(convnet.__path__[0]) / "models" / "digits"
+DIGITS = Path(convnet.__file__).parent / "models" / "digits"
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from convnet.layers.conv import Conv
 from convnet.net import Net
 from convnet.trainer import Trainer
 
-DIGITS = Path(convnet.__path__[0]) / "models" / "digits" / "data"  # five batches of 300 and one of 297, 8 x 8 pixels
+DIGITS = Path(convnet.__file__).parent / "models" / "digits" / "data"  # five batches of 300 and one of 297, 8 x 8 pixels
 COMMAND = [sys.executable, "-m", "convnet.cli.train"]
 
 DATA = """\

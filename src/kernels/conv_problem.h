@@ -13,22 +13,26 @@ struct ConvProblem {
 
 // `images`, `filters` and `acts` are In or Out: a tensor or its gradient.
 template <class Images, class Filters, class Acts>
-ConvProblem conv_problem(const char* op, const Images& images, const Filters& filters, const Acts& acts,
-                         int stride, int padding, int groups) {
+ConvProblem conv_problem(const char* op, const Images& images, const Filters& filters,
+                         const Acts& acts, int stride, int padding, int groups) {
   check_rank(op, "images", images.shape, 4);
   check_rank(op, "filters", filters.shape, 4);
   check_dtype(op, "filters", filters.dtype, images.dtype);
   check_dtype(op, "acts", acts.dtype, images.dtype);
   if (images.dtype != Dtype::float32 && images.dtype != Dtype::float64)
-    fail_check(op, std::string("images is ") + name_of(images.dtype) + ", expected float32 or float64");
+    fail_check(op,
+               std::string("images is ") + name_of(images.dtype) + ", expected float32 or float64");
   for (const Shape& shape : {images.shape, filters.shape})
-    if (shape.size() == 0) fail_check(op, "nothing to do for a tensor of shape " + to_string(shape));
+    if (shape.size() == 0)
+      fail_check(op, "nothing to do for a tensor of shape " + to_string(shape));
   if (groups < 1 || images.shape[0] % groups || filters.shape[3] % groups)
-    fail_check(op, std::to_string(images.shape[0]) + " channels and " + std::to_string(filters.shape[3]) +
-                       " filters cannot be divided into " + std::to_string(groups) + " groups");
+    fail_check(op, std::to_string(images.shape[0]) + " channels and " +
+                       std::to_string(filters.shape[3]) + " filters cannot be divided into " +
+                       std::to_string(groups) + " groups");
   if (filters.shape[0] != images.shape[0] / groups)
     fail_check(op, "filters of " + std::to_string(filters.shape[0]) + " channels, expected " +
-                       std::to_string(images.shape[0] / groups) + ": those of the images, divided by the groups");
+                       std::to_string(images.shape[0] / groups) +
+                       ": those of the images, divided by the groups");
   check_shape(op, "acts", acts.shape, conv_shape(images.shape, filters.shape, stride, padding));
   return {.images = int(images.shape[3]),
           .groups = groups,

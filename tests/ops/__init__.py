@@ -80,11 +80,12 @@ def integers(*shape: int, low: int = -3, high: int = 3, seed: int = 0) -> np.nda
 
 def numeric_gradient(cost: Callable[[np.ndarray], float], at: np.ndarray, h: float = 1e-3) -> np.ndarray:
     """Derivative of cost at every element by central differences of fourth order."""
+    def moved(index: tuple[int, ...], by: float) -> float:
+        there = at.astype(np.float64).copy()
+        there[index] += by
+        return cost(there)
+
     gradient = np.empty_like(at, np.float64)
-    for index in np.ndindex(at.shape):
-        def moved(by: float) -> float:
-            there = at.astype(np.float64).copy()
-            there[index] += by
-            return cost(there)
-        gradient[index] = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
+    for i in np.ndindex(at.shape):
+        gradient[i] = (8 * (moved(i, h) - moved(i, -h)) - (moved(i, 2 * h) - moved(i, -2 * h))) / (12 * h)
     return gradient

@@ -1,13 +1,17 @@
-// conv_forward and conv_backward_data are one computation: every output pixel gathers a window of inputs.
-//   outputs[o,y,x,n] = sum over the window's pixels v,u and r of inputs[r,v,u,n] * weights[r,v - y..,u - x..,o]
-// Forward, r are channels and o filters. Backward, r are filters and o channels, the taps are mirrored, and
-// an image pixel sees every stride-th tap only: which ones is its phase.
+// conv_forward and conv_backward_data are one computation: every output pixel gathers a window of
+// inputs.
+//   outputs[o,y,x,n] = sum over the window's pixels v,u and r of inputs[r,v,u,n] * weights[r,v -
+//   y..,u - x..,o]
+// Forward, r are channels and o filters. Backward, r are filters and o channels, the taps are
+// mirrored, and an image pixel sees every stride-th tap only: which ones is its phase.
 //
-// A task computes some output pixels of a lane block of images. It copies the inputs of a block of r into a
-// strip (v, u, r, lanes), where the window of any pixel is a few contiguous runs; weights are packed once as
-// (block of r, phase, block of o, taps, r, o), in the order in which the inner loop reads them.
+// A task computes some output pixels of a lane block of images. It copies the inputs of a block of
+// r into a strip (v, u, r, lanes), where the window of any pixel is a few contiguous runs; weights
+// are packed once as (block of r, phase, block of o, taps, r, o), in the order in which the inner
+// loop reads them.
 #pragma once
 #include <cstring>
+
 #include "../conv_problem.h"
 #include "parallel.h"
 #include "tiles.h"
@@ -32,15 +36,18 @@ struct GatherAxis {
   }
 };
 
-inline GatherAxis forward_axis(int image_size, int acts_size, int filter_size, int stride, int padding) {
+inline GatherAxis forward_axis(int image_size, int acts_size, int filter_size, int stride,
+                               int padding) {
   GatherAxis axis{image_size, acts_size, filter_size, stride, 1, {filter_size}, {}, false};
-  for (int y = 0; y < acts_size; ++y) axis.windows.push_back({y * stride - padding, filter_size, 0, y});
+  for (int y = 0; y < acts_size; ++y)
+    axis.windows.push_back({y * stride - padding, filter_size, 0, y});
   return axis;
 }
 
-// `merge`: the `stride` image pixels that see the same acts are computed together, all with the taps of the
-// first; where a filter has no such tap its weight is zero.
-inline GatherAxis backward_axis(int image_size, int acts_size, int filter_size, int stride, int padding, bool merge) {
+// `merge`: the `stride` image pixels that see the same acts are computed together, all with the
+// taps of the first; where a filter has no such tap its weight is zero.
+inline GatherAxis backward_axis(int image_size, int acts_size, int filter_size, int stride,
+                                int padding, bool merge) {
   GatherAxis axis{acts_size, image_size, filter_size, stride, merge ? stride : 1, {}, {}, true};
   for (int phase = 0; phase < (merge ? 1 : stride); ++phase)
     axis.taps.push_back(phase < filter_size ? int(ceil_div(filter_size - phase, stride)) : 0);
@@ -55,18 +62,21 @@ template <class T>
 struct Gather {
   int images, groups, outputs, inputs;  // outputs and inputs: filters and channels of one group
   GatherAxis y_axis, x_axis;
-  int rows;                             // of all tiles: outputs * members of x_axis
+  int rows;  // of all tiles: outputs * members of x_axis
   std::vector<Block> row_blocks, input_blocks, y_blocks, x_blocks;
   std::vector<LaneBlock> lane_blocks;
-  std::vector<int> phase_taps;          // taps of the phases before (y phase, x phase), and of all at the end
+  std::vector<int>
+      phase_taps;  // taps of the phases before (y phase, x phase), and of all at the end
   int strip_pixels = 0, block_pixels = 0;
   int widest;
 
   Gather(const ConvProblem& p, bool backward)
-      : images(p.images), groups(p.groups), outputs(backward ? p.channels : p.filters),
+      : images(p.images),
+        groups(p.groups),
+        outputs(backward ? p.channels : p.filters),
         inputs(backward ? p.filters : p.channels) {
-    // Few channels would leave the registers empty: for the 3 channels of conv1, at stride 4, 12 rows instead
-    // of 3 are 1.5 times as fast, although 1 tap in 12 is zero.
+    // Few channels would leave the registers empty: for the 3 channels of conv1, at stride 4, 12
+    // rows instead of 3 are 1.5 times as fast, although 1 tap in 12 is zero.
     const bool merge = backward && p.stride > 1 && outputs <= max_rows<T>(2) / 2;
     if (backward) {
       y_axis = backward_axis(p.height, p.acts_height, p.filter_height, p.stride, p.padding, false);
@@ -89,19 +99,32 @@ struct Gather {
         phase_taps.push_back(phase_taps.back() + a * b);
         most_taps = std::max(most_taps, a * b);
       }
-    // Long sums make a tile's own cost small: 640 products against 320 are 5 % of the op at conv2, 1,280 no more.
+    // Long sums make a tile's own cost small: 640 products against 320 are 5 % of the op at conv2,
+    // 1,280 no more.
     const int most_products = 640 * 2 / widest;
-    // Inputs of a task, in half a second-level cache of 1 MiB: what is read at every product of a tile.
+    // Inputs of a task, in half a second-level cache of 1 MiB: what is read at every product of a
+    // tile.
     constexpr int strip_bytes = 512 << 10;
     const int width_bytes = widest * simd::vector_bytes;
     const int row_pixels = std::max(1, tallest(y_axis, 1)) * x_axis.inputs;
     const int most = std::max(1, (most_products + most_taps / 2) / most_taps);
-    input_blocks = equal_blocks(inputs, std::min(most, std::max(std::max(1, 64 / most_taps), strip_bytes / (width_bytes * row_pixels))));
+    input_blocks =
+        equal_blocks(inputs, std::min(most, std::max(std::max(1, 64 / most_taps),
+                                                     strip_bytes / (width_bytes * row_pixels))));
 
+    // Of the blocks whose strip fits, those with the least to copy twice.
     const int most_pixels = strip_bytes / (width_bytes * most_inputs());
-    const int columns = std::min<int>(x_axis.inputs, std::max<int>(most_pixels / std::max(1, tallest(y_axis, 1)), 1));
-    x_blocks = blocks_with(x_axis, columns, int(x_axis.windows.size()));
-    y_blocks = blocks_with(y_axis, most_pixels / std::max(1, widest_block(x_axis, x_blocks)), 4);
+    std::int64_t least = 0;
+    for (int height = 1; height <= 4; ++height) {
+      const auto down = equal_blocks(int(y_axis.windows.size()), height);
+      const int columns = most_pixels / std::max(1, widest_block(y_axis, down));
+      const auto across = blocks_with(x_axis, columns, int(x_axis.windows.size()));
+      const std::int64_t pixels = all_seen(y_axis, down) * all_seen(x_axis, across);
+      if (height > 1 && (pixels >= least || widest_block(x_axis, across) > columns)) continue;
+      least = pixels;
+      y_blocks = down;
+      x_blocks = across;
+    }
     strip_pixels = widest_block(y_axis, y_blocks) * widest_block(x_axis, x_blocks);
     block_pixels = largest(y_blocks) * largest(x_blocks);
   }
@@ -127,6 +150,11 @@ struct Gather {
     for (const Block& block : blocks) count = std::max(count, seen(axis, block).count);
     return count;
   }
+  static std::int64_t all_seen(const GatherAxis& axis, const std::vector<Block>& blocks) {
+    std::int64_t count = 0;
+    for (const Block& block : blocks) count += seen(axis, block).count;
+    return count;
+  }
   static int tallest(const GatherAxis& axis, int windows) {
     return widest_block(axis, equal_blocks(int(axis.windows.size()), windows));
   }
@@ -138,8 +166,9 @@ struct Gather {
 
   struct Workspace {
     T* weights;
-    T* strip;     // of a thread
-    T* partial;   // sums of the blocks of inputs before, (pixels of a task, rows, lanes), of a thread
+    T* strip;    // of a thread
+    T* partial;  // sums of the blocks of inputs before, (pixels of a task, rows, lanes), of a
+                 // thread
     std::int64_t strip_size, partial_size;
   };
   Workspace divide(WorkspaceParts& parts, int threads) const {
@@ -153,33 +182,40 @@ struct Gather {
     return w;
   }
 
-  // Where the weights of a block of inputs begin; those of a phase and a block of rows follow in it.
+  // Where the weights of a block of inputs begin; those of a phase and a block of rows follow in
+  // it.
   std::int64_t weights_offset(int group, Block in) const {
     return (std::int64_t(group) * inputs + in.first) * rows * phase_taps.back();
   }
 
   // (channels, filter height, filter width, filters) -> the order above.
   void pack_weights(Stream stream, const Images<const T>& filters, T* weights) const {
-    parallel_for(stream, std::int64_t(groups) * input_blocks.size() * row_blocks.size(), [&](std::int64_t task, int) {
-      const Block block = row_blocks[task % row_blocks.size()];
-      const Block in = input_blocks[task / row_blocks.size() % input_blocks.size()];
-      const int group = int(task / (row_blocks.size() * input_blocks.size()));
-      for (int a = 0; a < int(y_axis.taps.size()); ++a)
-        for (int b = 0; b < int(x_axis.taps.size()); ++b) {
-          const int first_tap = phase_taps[a * x_axis.taps.size() + b], taps = y_axis.taps[a] * x_axis.taps[b];
-          T* target = weights + weights_offset(group, in) +
-                      (std::int64_t(first_tap) * rows + std::int64_t(taps) * block.first) * in.count;
-          for (int ty = 0; ty < y_axis.taps[a]; ++ty)
-            for (int tx = 0; tx < x_axis.taps[b]; ++tx, target += in.count * block.count)
-              pack_tap(filters, target, group, in, block, a, b, ty, tx);
-        }
-    });
+    parallel_for(
+        stream, std::int64_t(groups) * input_blocks.size() * row_blocks.size(),
+        [&](std::int64_t task, int) {
+          const Block block = row_blocks[task % row_blocks.size()];
+          const Block in = input_blocks[task / row_blocks.size() % input_blocks.size()];
+          const int group = int(task / (row_blocks.size() * input_blocks.size()));
+          for (int a = 0; a < int(y_axis.taps.size()); ++a)
+            for (int b = 0; b < int(x_axis.taps.size()); ++b) {
+              const int first_tap = phase_taps[a * x_axis.taps.size() + b],
+                        taps = y_axis.taps[a] * x_axis.taps[b];
+              T* target =
+                  weights + weights_offset(group, in) +
+                  (std::int64_t(first_tap) * rows + std::int64_t(taps) * block.first) * in.count;
+              for (int ty = 0; ty < y_axis.taps[a]; ++ty)
+                for (int tx = 0; tx < x_axis.taps[b]; ++tx, target += in.count * block.count)
+                  pack_tap(filters, target, group, in, block, a, b, ty, tx);
+            }
+        });
   }
 
-  void pack_tap(const Images<const T>& filters, T* target, int group, Block in, Block block, int a, int b, int ty, int tx) const {
+  void pack_tap(const Images<const T>& filters, T* target, int group, Block in, Block block, int a,
+                int b, int ty, int tx) const {
     const int i = y_axis.tap(a, 0, ty);
     for (int row = 0; row < block.count; ++row) {
-      const int o = (block.first + row) / x_axis.members, member = (block.first + row) % x_axis.members;
+      const int o = (block.first + row) / x_axis.members,
+                member = (block.first + row) % x_axis.members;
       const int j = x_axis.tap(b, member, tx);
       const bool backward = x_axis.backward;
       if (j >= x_axis.filter_size) {
@@ -187,43 +223,53 @@ struct Gather {
         continue;
       }
       const int first_filter = group * (backward ? inputs : outputs);
-      const T* source = backward ? filters.row(o, i, j) + first_filter + in.first : filters.row(in.first, i, j) + first_filter + o;
+      const T* source = backward ? filters.row(o, i, j) + first_filter + in.first
+                                 : filters.row(in.first, i, j) + first_filter + o;
       const std::int64_t step = backward ? 1 : filters.row(1, 0, 0) - filters.row(0, 0, 0);
       for (int r = 0; r < in.count; ++r) target[r * block.count + row] = source[r * step];
     }
   }
 
   // (in, pixels seen, lanes) -> (pixels seen, in, lanes)
-  void pack_strip(const Images<const T>& source, T* strip, int first_input, int inputs, LaneBlock lane, Block ys, Block xs) const {
+  void pack_strip(const Images<const T>& source, T* strip, int first_input, int inputs,
+                  LaneBlock lane, Block ys, Block xs) const {
     const int width = lane.vectors * simd::lanes<T>;
     const std::int64_t step = std::int64_t(source.height) * source.width * source.pitch;
-    // Pixel by pixel: the other way, rows one after the other along x, writes the strip at distances that share
-    // a few sets of the cache, and took 5 to 25 % more of the op's time.
+    // Channels are too far apart for the hardware to foresee: two pixels ahead is up to 7 % less
+    // time (conv1). Pixel by pixel: the other way, rows one after the other along x, writes the
+    // strip at distances that share a few sets of the cache, and took 5 to 25 % more of the op's
+    // time.
     for (int y = ys.first; y < ys.first + ys.count; ++y)
       for (int x = xs.first; x < xs.first + xs.count; ++x) {
         const T* row = source.row(first_input, y, x) + lane.first;
-        if (lane.count == width && lane.vectors == 2)
-          for (int r = 0; r < inputs; ++r, strip += width, row += step) {
-            for (int l = 0; l < width; l += 64 / int(sizeof(T))) __builtin_prefetch(row + 2 * source.pitch + l);
-            copy_lanes(strip, row, width, 2);
-          }
-        else
-          for (int r = 0; r < inputs; ++r, strip += width, row += step) copy_lanes(strip, row, lane.count, lane.vectors);
+        for (int r = 0; r < inputs; ++r, strip += width, row += step) {
+          for (int i = 0; i < width; i += 64 / int(sizeof(T)))
+            __builtin_prefetch(row + 2 * source.pitch + i);
+          if (lane.count == width && lane.vectors == 2)
+            copy_lanes(strip, row, width, 2);  // without a loop
+          else
+            copy_lanes(strip, row, lane.count, lane.vectors);
+        }
       }
   }
 
-  void run(Stream stream, In inputs_tensor, In filters_tensor, Out outputs_tensor, void* workspace) const {
+  void run(Stream stream, In inputs_tensor, In filters_tensor, Out outputs_tensor,
+           void* workspace) const {
     WorkspaceParts parts(workspace);
     const Workspace w = divide(parts, thread_count(stream));
     const auto source = images_of<T>(inputs_tensor);
     const auto target = images_of<T>(outputs_tensor);
     pack_weights(stream, images_of<T>(filters_tensor), w.weights);
 
-    std::vector<std::int64_t> row_offsets(rows);  // of a tile's rows, from output 0 of the first member
+    std::vector<std::int64_t> row_offsets(
+        rows);  // of a tile's rows, from output 0 of the first member
     for (int i = 0; i < rows; ++i)
-      row_offsets[i] = (std::int64_t(i / x_axis.members) * target.height * target.width + i % x_axis.members) * target.pitch;
+      row_offsets[i] =
+          (std::int64_t(i / x_axis.members) * target.height * target.width + i % x_axis.members) *
+          target.pitch;
     const bool streams = should_stream<T>(outputs_tensor);
-    const std::int64_t tasks = std::int64_t(groups) * lane_blocks.size() * y_blocks.size() * x_blocks.size();
+    const std::int64_t tasks =
+        std::int64_t(groups) * lane_blocks.size() * y_blocks.size() * x_blocks.size();
     parallel_for(stream, tasks, [&](std::int64_t task, int thread) {
       const Block xs = x_blocks[task % x_blocks.size()];
       task /= x_blocks.size();
@@ -238,21 +284,26 @@ struct Gather {
         pack_strip(source, strip, group * inputs + in.first, in.count, lane, seen_y, seen_x);
         const bool first = in.first == 0, last = in.first + in.count == inputs;
         for (const Block& block : row_blocks) {
-          T* tile = partial + std::int64_t(block.first) * lane.vectors * simd::lanes<T> * block_pixels;
+          T* tile =
+              partial + std::int64_t(block.first) * lane.vectors * simd::lanes<T> * block_pixels;
           for (int y = ys.first; y < ys.first + ys.count; ++y)
-            for (int x = xs.first; x < xs.first + xs.count; ++x, tile += block.count * lane.vectors * simd::lanes<T>)
-              gather(w.weights + weights_offset(group, in), block, strip, seen_y, seen_x, in.count, lane, y_axis.windows[y],
-                     x_axis.windows[x], first ? nullptr : tile, last ? nullptr : tile, target, group, row_offsets.data(), streams);
+            for (int x = xs.first; x < xs.first + xs.count;
+                 ++x, tile += block.count * lane.vectors * simd::lanes<T>)
+              gather(w.weights + weights_offset(group, in), block, strip, seen_y, seen_x, in.count,
+                     lane, y_axis.windows[y], x_axis.windows[x], first ? nullptr : tile,
+                     last ? nullptr : tile, target, group, row_offsets.data(), streams);
         }
       }
       if (streams) simd::stream_fence();
     });
   }
 
-  // A tile of the outputs at one place, of one block of inputs. `before`: sums to add, `tile`: where unfinished sums go.
-  void gather(const T* weights, const Block& block, const T* strip, Block seen_y, Block seen_x, int in, LaneBlock lane, GatherAxis::Window wy,
-              GatherAxis::Window wx, const T* before, T* tile, const Images<T>& target, int group,
-              const std::int64_t* row_offsets, bool streams) const {
+  // A tile of the outputs at one place, of one block of inputs. `before`: sums to add, `tile`:
+  // where unfinished sums go.
+  void gather(const T* weights, const Block& block, const T* strip, Block seen_y, Block seen_x,
+              int in, LaneBlock lane, GatherAxis::Window wy, GatherAxis::Window wx, const T* before,
+              T* tile, const Images<T>& target, int group, const std::int64_t* row_offsets,
+              bool streams) const {
     const int width = lane.vectors * simd::lanes<T>;
     const int y0 = std::max(0, wy.first), y1 = std::min(y_axis.inputs, wy.first + wy.taps);
     const int x0 = std::max(0, wx.first), x1 = std::min(x_axis.inputs, wx.first + wx.taps);
@@ -268,9 +319,10 @@ struct Gather {
     const T* a = weights + (std::int64_t(phase_taps[phase]) * rows + taps * block.first) * in;
     for (int i = 0; i < runs; ++i) {
       const int y = y0 + i;
-      segments[i].a = a + (std::int64_t(y - wy.first) * wx.taps + x0 - wx.first) * in * block.count;
-      segments[i].b = strip + (std::int64_t(y - seen_y.first) * seen_x.count + x0 - seen_x.first) * in * width;
-      segments[i].length = (x1 - x0) * in;
+      segments[i] = {
+          a + (std::int64_t(y - wy.first) * wx.taps + x0 - wx.first) * in * block.count,
+          strip + (std::int64_t(y - seen_y.first) * seen_x.count + x0 - seen_x.first) * in * width,
+          (x1 - x0) * in, nullptr};
     }
     const auto kernel = columns_kernel<T>(block.count, lane.vectors);
     if (tile) {
@@ -283,7 +335,8 @@ struct Gather {
       for (int i = 0; i < block.count; ++i) {
         const int x = wx.output + (block.first + i) % x_axis.members;
         if (x >= 0 && x < target.width)
-          store_lanes(pixel + row_offsets[block.first + i], buffer.data + i * width, lane.count, target.add);
+          store_lanes(pixel + row_offsets[block.first + i], buffer.data + i * width, lane.count,
+                      target.add);
       }
     }
   }

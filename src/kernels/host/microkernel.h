@@ -1,23 +1,26 @@
 // The inner loop of conv and fc: a tile of sums held in registers.
 //   tile[i][j] = sum over segments and k of a[i,k] * b[k][j],  i < rows, j < vectors * lanes
-// AVX-512 has room for 14 x 2 vectors: 28 multiply-adds for 2 loads of b and 14 broadcasts of a, which is
-// what keeps both multipliers busy. Where there are few rows, more vectors take their place.
+// AVX-512 has room for 14 x 2 vectors: 28 multiply-adds for 2 loads of b and 14 broadcasts of a,
+// which is what keeps both multipliers busy. Where there are few rows, more vectors take their
+// place.
 #pragma once
 #include <algorithm>
 #include <array>
 #include <utility>
 #include <vector>
+
 #include "simd.h"
 
 namespace convnet {
 
 // `length` products of a and b, one after the other in memory.
-//   columns of a: a[k * rows + i]      rows of a: a[i * row_pitch + k]      b[k * vectors * lanes + j]
+//   columns of a: a[k * rows + i]      rows of a: a[i * row_pitch + k]      b[k * vectors * lanes +
+//   j]
 template <class T>
 struct Segment {
   const T *a, *b;
   int length;
-  const T* prefetch = nullptr;  // 512 bytes that are read soon, or null
+  const T* prefetch;  // 512 bytes that are read soon, or null
 };
 
 enum class Order { columns, rows };
@@ -41,7 +44,10 @@ using Microkernel = void (*)(const Segment<T>* segments, int count, const Target
 template <class T>
 constexpr int max_rows(int vectors) {
   constexpr bool many = simd::registers == 32;
-  return vectors <= 2 ? (many ? 14 : 6) : vectors == 4 ? (many ? 6 : 3) : vectors == 8 ? (many ? 3 : 0) : 0;
+  return vectors <= 2   ? (many ? 14 : 6)
+         : vectors == 4 ? (many ? 6 : 3)
+         : vectors == 8 ? (many ? 3 : 0)
+                        : 0;
 }
 
 template <class T, int rows, int vectors, Order order>
@@ -77,7 +83,8 @@ template <class T, int rows, int vectors, Order order>
       } else {
         Vector<T> factors[rows];
 #pragma GCC unroll 16
-        for (int i = 0; i < rows; ++i) factors[i] = broadcast(order == Order::rows ? a[i * row_pitch] : a[i]);
+        for (int i = 0; i < rows; ++i)
+          factors[i] = broadcast(order == Order::rows ? a[i * row_pitch] : a[i]);
 #pragma GCC unroll 8
         for (int j = 0; j < vectors; ++j) {
           const Vector<T> value = load(b + j * lanes<T>);
@@ -94,13 +101,15 @@ template <class T, int rows, int vectors, Order order>
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) sums[i][j] = load(target.partial + i * width + j * lanes<T>) + sums[i][j];
+      for (int j = 0; j < vectors; ++j)
+        sums[i][j] = load(target.partial + i * width + j * lanes<T>) + sums[i][j];
 #pragma GCC unroll 16
   for (int i = 0; i < rows; ++i) {
     T* row = target.data + (target.rows ? target.rows[i] : i * width);
     if (target.add)
 #pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) store(row + j * lanes<T>, load(row + j * lanes<T>) + sums[i][j]);
+      for (int j = 0; j < vectors; ++j)
+        store(row + j * lanes<T>, load(row + j * lanes<T>) + sums[i][j]);
     else if (target.stream)
 #pragma GCC unroll 8
       for (int j = 0; j < vectors; ++j) stream_store(row + j * lanes<T>, sums[i][j]);

@@ -1,4 +1,5 @@
-// Vectors of the instruction set that this file is compiled for: GCC's vector extensions, no intrinsics.
+// Vectors of the instruction set that this file is compiled for: GCC's vector extensions, no
+// intrinsics.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -59,7 +60,8 @@ ALWAYS_INLINE Vector<T> broadcast(T value) {
   return value - Vector<T>{};
 }
 
-// Past the caches, for what nobody reads soon; target aligned to vector_bytes. Ends with stream_fence().
+// Past the caches, for what nobody reads soon; target aligned to vector_bytes. Ends with
+// stream_fence().
 template <class T>
 ALWAYS_INLINE void stream_store(T* target, Vector<T> value) {
 #if defined(__clang__)
@@ -96,8 +98,8 @@ ALWAYS_INLINE Vector<T> interleave(Vector<T> a, Vector<T> b, bool upper) {
   return __builtin_shuffle(a, b, index);
 }
 
-// A square of lanes x lanes: element j of row i becomes element i of row j. Interleaving rows that are
-// half a square apart, log2(lanes) times, is a transposition.
+// A square of lanes x lanes: element j of row i becomes element i of row j. Interleaving rows that
+// are half a square apart, log2(lanes) times, is a transposition.
 template <class T>
 ALWAYS_INLINE void transpose(Vector<T> (&rows)[lanes<T>]) {
   constexpr int half = lanes<T> / 2;

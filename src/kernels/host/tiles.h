@@ -1,7 +1,9 @@
-// How conv and fc cut tensors into tiles, and bring them into the order of the inner loop (microkernel.h).
+// How conv and fc cut tensors into tiles, and bring them into the order of the inner loop
+// (microkernel.h).
 #pragma once
 #include <algorithm>
 #include <vector>
+
 #include "../tensor.h"
 #include "microkernel.h"
 #include "parallel.h"
@@ -30,8 +32,8 @@ struct LaneBlock {
   int first, count, vectors;
 };
 
-// 0 to count - 1 in blocks of `widest` vectors, and what is left in ever smaller ones: lanes are idle in
-// the last vector only.
+// 0 to count - 1 in blocks of `widest` vectors, and what is left in ever smaller ones: lanes are
+// idle in the last vector only.
 template <class T>
 std::vector<LaneBlock> lane_blocks(int count, int widest) {
   std::vector<LaneBlock> blocks;
@@ -47,16 +49,21 @@ std::vector<LaneBlock> lane_blocks(int count, int widest) {
 template <class T>
 Microkernel<T> columns_kernel(int rows, int vectors) {
   switch (vectors) {
-    case 1: return microkernel_of<T, 1, Order::columns>(rows);
-    case 2: return microkernel_of<T, 2, Order::columns>(rows);
-    case 4: return microkernel_of<T, 4, Order::columns>(rows);
-    default: return microkernel_of<T, 8, Order::columns>(rows);
+    case 1:
+      return microkernel_of<T, 1, Order::columns>(rows);
+    case 2:
+      return microkernel_of<T, 2, Order::columns>(rows);
+    case 4:
+      return microkernel_of<T, 4, Order::columns>(rows);
+    default:
+      return microkernel_of<T, 8, Order::columns>(rows);
   }
 }
 
 template <class T>
 Microkernel<T> rows_kernel(int rows, int vectors) {
-  return vectors == 1 ? microkernel_of<T, 1, Order::rows>(rows) : microkernel_of<T, 2, Order::rows>(rows);
+  return vectors == 1 ? microkernel_of<T, 1, Order::rows>(rows)
+                      : microkernel_of<T, 2, Order::rows>(rows);
 }
 
 // A tile without gaps on the stack, for what the inner loop cannot store itself.
@@ -70,8 +77,10 @@ template <class T>
 ALWAYS_INLINE void copy_lanes(T* target, const T* source, int count, int vectors) {
   using namespace simd;
   for (int j = 0; j < vectors; ++j, count -= lanes<T>) {
-    if (count >= lanes<T>) store(target + j * lanes<T>, load(source + j * lanes<T>));
-    else store(target + j * lanes<T>, load_first(source + j * lanes<T>, std::max(count, 0)));
+    if (count >= lanes<T>)
+      store(target + j * lanes<T>, load(source + j * lanes<T>));
+    else
+      store(target + j * lanes<T>, load_first(source + j * lanes<T>, std::max(count, 0)));
   }
 }
 
@@ -80,22 +89,25 @@ void store_lanes(T* target, const T* source, int count, bool add) {
   for (int j = 0; j < count; ++j) target[j] = add ? target[j] + source[j] : source[j];
 }
 
-// (rows, images) -> (images, lanes of the rows): element n of row i goes to target[n * vectors * lanes + i].
-// Lanes beyond the rows are zero. Images are rounded up to whole vectors: so many must the target hold.
-// What stands `ahead` of each element is fetched.
+// (rows, images) -> (images, lanes of the rows): element n of row i goes to target[n * vectors *
+// lanes + i]. Lanes beyond the rows are zero. Images are rounded up to whole vectors: so many must
+// the target hold. What stands `ahead` of each element is fetched.
 template <class T>
-void pack_transposed(T* target, const T* source, std::int64_t pitch, int rows, int images, int vectors, std::int64_t ahead) {
+void pack_transposed(T* target, const T* source, std::int64_t pitch, int rows, int images,
+                     int vectors, std::int64_t ahead) {
   using namespace simd;
   constexpr int size = lanes<T>;
   for (int j = 0; j < vectors; ++j, rows -= size, source += size * pitch, target += size)
     for (int n = 0; n < images; n += size) {
-      // The edge goes through memory: were it chosen row by row, every square would leave the registers.
+      // The edge goes through memory: were it chosen row by row, every square would leave the
+      // registers.
       const T* from = source + n;
       std::int64_t step = pitch;
       T edge[size * size];
       if (rows < size || n + size > images) {
         for (int i = 0; i < size; ++i)
-          store(edge + i * size, i < rows ? load_first(from + i * pitch, std::min(size, images - n)) : Vector<T>{});
+          store(edge + i * size,
+                i < rows ? load_first(from + i * pitch, std::min(size, images - n)) : Vector<T>{});
         from = edge;
         step = size;
       }
@@ -118,7 +130,8 @@ constexpr int whole_vectors(int count) {
   return int(ceil_div(count, simd::lanes<T>)) * simd::lanes<T>;
 }
 
-// Whether stores past the caches are possible, and the tensor so large that it would not stay there anyway.
+// Whether stores past the caches are possible, and the tensor so large that it would not stay there
+// anyway.
 template <class T>
 bool should_stream(const Out& tensor) {
   constexpr std::int64_t large = 16 << 20;
@@ -144,7 +157,8 @@ class WorkspaceParts {
   std::int64_t bytes_ = 0;
 };
 
-// A plan is what an op does with shapes: plan.divide(parts, threads) takes what it needs of a workspace.
+// A plan is what an op does with shapes: plan.divide(parts, threads) takes what it needs of a
+// workspace.
 template <class Plan>
 std::int64_t workspace_bytes(const Plan& plan, Stream stream) {
   WorkspaceParts parts(nullptr);
@@ -155,7 +169,8 @@ std::int64_t workspace_bytes(const Plan& plan, Stream stream) {
 inline void check_workspace(const char* op, const Out& workspace, std::int64_t bytes) {
   check_dtype(op, "workspace", workspace.dtype, Dtype::uint8);
   if (workspace.shape.size() < bytes)
-    fail_check(op, "workspace of " + std::to_string(workspace.shape.size()) + " bytes, expected " + std::to_string(bytes));
+    fail_check(op, "workspace of " + std::to_string(workspace.shape.size()) + " bytes, expected " +
+                       std::to_string(bytes));
 }
 
 }  // namespace convnet

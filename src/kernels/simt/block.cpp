@@ -1,5 +1,6 @@
 #include "block.h"
 
+#include <memory>
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -312,8 +313,10 @@ void* Block::static_smem(const void* key, size_t bytes, size_t alignment, const 
 // ---- the block ----------------------------------------------------------------------------------
 
 Block& Block::of_this_os_thread() {
-  static thread_local Block block;
-  return block;
+  // A pointer, because an extension module with initial-exec variables has all its thread-locals in a block of
+  // some hundred bytes that the whole process shares, and cannot be loaded where that is full.
+  static thread_local const auto block = std::make_unique<Block>();
+  return *block;
 }
 
 void Block::lay_out_threads(dim3 block_dim) {
