@@ -157,13 +157,14 @@ class Device:
 
     def allocate(self, nbytes: int) -> int:
         """Address of new memory, all bytes 0; it lives as long as the device."""
+        free = self.ops.free_memory(self.physical)
         try:
+            if nbytes > free:
+                raise MemoryError  # Linux would promise the memory and then end the process
             ptr = self.ops.allocate(self.physical, max(nbytes, 1))
         except MemoryError:
-            free = self.ops.free_memory(self.physical)
-            raise OutOfMemory(
-                f"device {self.index} has no {nbytes / 2**20:.0f} MiB: {free / 2**20:.0f} MiB are free; try a smaller --mini"
-            ) from None
+            raise OutOfMemory(f"device {self.index} has no {nbytes / 2**20:.0f} MiB: {free / 2**20:.0f} MiB are free; "
+                              "a smaller net, or a smaller --mini, takes less") from None
         self._buffers.append(ptr)
         return ptr
 

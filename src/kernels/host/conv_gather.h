@@ -75,8 +75,8 @@ struct Gather {
         groups(p.groups),
         outputs(backward ? p.channels : p.filters),
         inputs(backward ? p.filters : p.channels) {
-    // Few channels would leave the registers empty: for the 3 channels of conv1, at stride 4, 12
-    // rows instead of 3 are 1.5 times as fast, although 1 tap in 12 is zero.
+    // Few channels would leave the registers empty: for the 3 channels of conv1, at stride 4, 12 rows
+    // instead of 3 are 1.2 times as fast, although 1 tap in 12 is zero.
     const bool merge = backward && p.stride > 1 && outputs <= max_rows<T>(2) / 2;
     if (backward) {
       y_axis = backward_axis(p.height, p.acts_height, p.filter_height, p.stride, p.padding, false);
@@ -99,8 +99,8 @@ struct Gather {
         phase_taps.push_back(phase_taps.back() + a * b);
         most_taps = std::max(most_taps, a * b);
       }
-    // Long sums make a tile's own cost small: 640 products against 320 are 5 % of the op at conv2,
-    // 1,280 no more.
+    // Long sums make a tile's own cost small: against 320 products, 640 save 1 to 2 % of the op at
+    // conv2 and conv4; 1,280 save no more.
     const int most_products = 640 * 2 / widest;
     // Inputs of a task, in half a second-level cache of 1 MiB: what is read at every product of a
     // tile.

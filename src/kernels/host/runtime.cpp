@@ -19,8 +19,8 @@ namespace convnet {
 
 namespace {
 
-// A queue of ops and the thread that runs them in order. After an op has failed the rest is dropped
-// until the failure has been reported.
+// A queue of ops and the thread that runs them in order. After an op has failed the rest is dropped until the failure
+// has been reported; but events pass, or a queue that waits for one would wait for ever.
 class Queue {
  public:
   explicit Queue(int threads) : pool(threads), worker_([this] { work(); }) {}
@@ -30,10 +30,10 @@ class Queue {
     worker_.join();
   }
 
-  void push(std::function<void()> op) {
+  void push(std::function<void()> op, bool always = false) {
     {
       const std::lock_guard lock(mutex_);
-      ops_.push_back(std::move(op));
+      ops_.push_back({std::move(op), always});
     }
     changed_.notify_all();
   }
@@ -54,12 +54,12 @@ class Queue {
       if (ops_.empty()) changed_.notify_all();
       changed_.wait(lock, [this] { return !ops_.empty(); });
       idle_ = false;
-      const auto op = std::move(ops_.front());
+      const auto [op, always] = std::move(ops_.front());
       ops_.pop_front();
       const bool failed = failure_ != nullptr;
       lock.unlock();
       if (!op) return;
-      if (failed) continue;
+      if (failed && !always) continue;
       try {
         op();
       } catch (...) {
@@ -71,7 +71,11 @@ class Queue {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::function<void()>> ops_;
+  struct Item {
+    std::function<void()> op;  // none: the end
+    bool always;
+  };
+  std::deque<Item> ops_;
   bool idle_ = true;
   std::exception_ptr failure_;
   std::thread worker_;  // last: it starts when everything else is there
@@ -155,7 +159,9 @@ void event_record(Stream stream, std::uintptr_t event) {
     const std::lock_guard lock(event_of(event).mutex);
     number = ++event_of(event).recorded;
   }
-  submit(stream, [event, number] { event_of(event).pass(number); });
+  const auto pass = [event, number] { event_of(event).pass(number); };
+  if (stream.handle) queue_of(stream)->push(pass, /*always=*/true);
+  else pass();
 }
 
 void event_wait(Stream stream, std::uintptr_t event) {

@@ -1,0 +1,98 @@
+"""Devices: queues, events, memory, and which backend is taken."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from convnet import backends
+from convnet.backends import Device, choose_backend, machine_isas, padded
+from convnet.errors import CommandLineError, NoSuchDevice, OutOfMemory
+
+
+def failing_op(device):
+    """Queues an op with a wrong argument; queues on the CPU find it when they get there."""
+    acts = device.tensor((1, 1, 1, 4))
+    device.ops.scaled_copy(device, device.tensor((1, 1, 1, 5)), acts, factor=1.0)
+
+
+def test_a_failed_op_is_raised_when_its_queue_is_waited_for():
+    with Device("host", threads=1) as device:
+        failing_op(device)
+        with pytest.raises(ValueError, match=r"scaled_copy: acts has shape \(1, 1, 1, 4\), expected \(1, 1, 1, 5\)"):
+            device.synchronize()
+        device.synchronize()  # reported once
+
+
+def test_a_failed_op_does_not_stop_those_who_wait_for_its_queue():
+    with Device("host", 0, 0, 1) as failing, Device("host", 1, 1, 1) as waiting:
+        event = failing.new_event()
+        failing_op(failing)
+        failing.ops.event_record(failing, event)
+        waiting.ops.event_wait(waiting, event)
+        waiting.synchronize()
+        with pytest.raises(ValueError, match="scaled_copy"):
+            failing.synchronize()
+
+
+def test_an_event_orders_two_queues(device):
+    with Device(device.backend, 1, 0, 1) as other:
+        source, target = device.tensor((64, 64, 1, 64)), other.tensor((64, 64, 1, 64))
+        event = device.new_event()
+        for value in range(1, 6):
+            device.upload(source, np.full(source.shape, value, np.float32))
+            for _ in range(10):
+                device.ops.scaled_copy(device, source, source.adding(), factor=0.0)
+            device.ops.event_record(device, event)
+            other.ops.event_wait(other, event)
+            other.ops.copy_bytes(other, target.ptr, other.physical, source.ptr, device.physical, source.nbytes)
+            assert (other.download(target) == value).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 7), (1, 1, 1, 1), (9,), (2, 8)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_what_is_uploaded_is_downloaded(device, shape, dtype):
+    values = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    tensor = device.tensor(shape, dtype)
+    device.upload(tensor, values)
+    assert (device.download(tensor) == values).all()
+
+
+def test_rows_are_multiples_of_16_bytes():
+    assert [padded(images, "float32") for images in (1, 4, 129)] == [4, 4, 132]
+    assert padded(129, "float64") == 130 and padded(129, "uint8") == 144
+
+
+def test_memory_that_the_machine_does_not_have_is_refused():
+    with Device("host", threads=1) as device, pytest.raises(OutOfMemory, match="MiB are free"):
+        device.allocate(2**60)
+
+
+def test_an_unknown_backend_is_named_with_those_there_are():
+    with pytest.raises(CommandLineError, match="--backend metal: expected auto, cuda, host, simt"):
+        choose_backend("metal")
+
+
+def test_cuda_without_a_gpu_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(backends, "cuda_problem", lambda: "no NVIDIA GPU is visible")
+    with pytest.raises(NoSuchDevice, match="--backend cuda: no NVIDIA GPU is visible. Use --backend host"):
+        choose_backend("cuda")
+    assert choose_backend("auto") == "host"
+
+
+def test_an_instruction_set_can_be_forced(monkeypatch):
+    monkeypatch.setenv("CONVNET_ISA", "baseline")
+    assert backends.host_isa() == "baseline"
+    monkeypatch.setenv("CONVNET_ISA", "avx1024")
+    with pytest.raises(CommandLineError, match=f"this machine can run {machine_isas()[0]}"):
+        backends.host_isa()
+
+
+def test_the_loop_is_run_once_for_every_task_by_any_number_of_threads():
+    for threads in (1, 2, 5):
+        with Device("host", threads=threads) as device:
+            x = device.tensor((1000, 1, 1, 257))
+            for _ in range(50):
+                device.ops.scaled_copy(device, x, x.adding(), factor=1.0)
+            device.upload(x, np.ones(x.shape))
+            device.ops.scaled_copy(device, x, x.adding(), factor=1.0)
+            assert (device.download(x) == 2).all()
