@@ -74,7 +74,7 @@ def test_an_unknown_backend_is_named_with_those_there_are():
 
 def test_cuda_without_a_gpu_says_what_to_do(monkeypatch):
     monkeypatch.setattr(backends, "cuda_problem", lambda: "no NVIDIA GPU is visible")
-    with pytest.raises(NoSuchDevice, match="--backend cuda: no NVIDIA GPU is visible. Use --backend host"):
+    with pytest.raises(NoSuchDevice, match=r"--backend cuda: no NVIDIA GPU is visible\. Use --backend host"):
         choose_backend("cuda")
     assert choose_backend("auto") == "host"
 

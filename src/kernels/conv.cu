@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 #include "conv.cuh"
+#include "conv_problem.h"
 #include "ops.h"
 
 namespace convnet {
@@ -84,16 +85,9 @@ bool is_countable(const Tensor& tensor) {
 }
 
 // `images`, `filters` and `acts` are In or Out: a tensor or its gradient.
-#define CHECK_CONV(images, filters, acts)                                          \
-  CHECK_RANK(images, 4);                                                           \
-  CHECK_RANK(filters, 4);                                                          \
-  CHECK(groups > 0 && groups <= 65535);                                            \
-  CHECK((images).shape[0] % groups == 0);                                          \
-  CHECK((filters).shape[0] == (images).shape[0] / groups);                         \
-  CHECK((filters).shape[3] % groups == 0);                                         \
-  CHECK_SHAPE(acts, conv_shape((images).shape, (filters).shape, stride, padding)); \
-  CHECK_DTYPE(filters, (images).dtype);                                            \
-  CHECK_DTYPE(acts, (images).dtype);                                               \
+#define CHECK_CONV(images, filters, acts)                                         \
+  conv_problem(__func__, images, filters, acts, stride, padding, groups);         \
+  CHECK(groups <= 65535);                                                         \
   CHECK(is_countable(images) && is_countable(filters) && is_countable(acts))
 
 #define CHECK_WORKSPACE(workspace, bytes)   \

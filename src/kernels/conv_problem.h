@@ -22,9 +22,10 @@ ConvProblem conv_problem(const char* op, const Images& images, const Filters& fi
   if (images.dtype != Dtype::float32 && images.dtype != Dtype::float64)
     fail_check(op,
                std::string("images is ") + name_of(images.dtype) + ", expected float32 or float64");
-  for (const Shape& shape : {images.shape, filters.shape})
-    if (shape.size() == 0)
-      fail_check(op, "nothing to do for a tensor of shape " + to_string(shape));
+  if (images.shape.size() == 0)
+    fail_check(op, "nothing to do for images of shape " + to_string(images.shape));
+  if (filters.shape.size() == 0)
+    fail_check(op, "nothing to do for filters of shape " + to_string(filters.shape));
   if (groups < 1 || images.shape[0] % groups || filters.shape[3] % groups)
     fail_check(op, std::to_string(images.shape[0]) + " channels and " +
                        std::to_string(filters.shape[3]) + " filters cannot be divided into " +

@@ -75,8 +75,8 @@ struct Gather {
         groups(p.groups),
         outputs(backward ? p.channels : p.filters),
         inputs(backward ? p.filters : p.channels) {
-    // Few channels would leave the registers empty: for the 3 channels of conv1, at stride 4, 12 rows
-    // instead of 3 are 1.2 times as fast, although 1 tap in 12 is zero.
+    // Few channels would leave the registers empty: for the 3 channels of conv1, at stride 4, 12
+    // rows instead of 3 are 1.2 times as fast, although 1 tap in 12 is zero.
     const bool merge = backward && p.stride > 1 && outputs <= max_rows<T>(2) / 2;
     if (backward) {
       y_axis = backward_axis(p.height, p.acts_height, p.filter_height, p.stride, p.padding, false);
