@@ -20,13 +20,16 @@ template <class T>
 double flops_of_one_loop(T seed, std::int64_t rounds) {
   typedef T Vector __attribute__((vector_size(vector_bytes)));
   constexpr int chains = 12;
-  Vector sums[chains] = {}, factor = Vector{} + seed, term = Vector{} + seed;
+  Vector sums[chains];
+  for (int j = 0; j < chains; ++j) sums[j] = Vector{} + seed * j;  // different, or the compiler makes one chain of all
+  const Vector factor = Vector{} + seed, term = Vector{} + seed;
   for (std::int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 12
     for (int j = 0; j < chains; ++j) sums[j] = sums[j] * factor + term;
-    asm volatile("" : "+x"(factor));
   }
-  for (int j = 0; j < chains; ++j) asm volatile("" : : "x"(sums[j]));
+  for (const Vector& sum : sums) {
+    [[maybe_unused]] const volatile Vector used = sum;  // so that nothing is left out
+  }
   return 2.0 * chains * (vector_bytes / sizeof(T)) * rounds;
 }
 
@@ -38,7 +41,7 @@ double best_of_five(Stream stream) {
     const auto start = std::chrono::steady_clock::now();
     double flops = 0;
     parallel_for(stream, thread_count(stream), [&](std::int64_t task, int) {
-      const double done = flops_of_one_loop<T>(T(1e-3), rounds);
+      const double done = flops_of_one_loop<T>(T(0.999), rounds);
       if (task == 0) flops = done * thread_count(stream);
     });
     best = std::max(best, flops / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
