@@ -110,6 +110,10 @@ def load_module(name: str):
 def cuda_problem() -> str:
     """Why cuda cannot be used here, or "" if it can."""
     try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "this machine has no NVIDIA GPU, or no driver for it (libcuda.so.1 is not there)"
+    try:
         return "" if load_module("cuda").device_count() > 0 else "no NVIDIA GPU is visible"
     except (NoSuchDevice, RuntimeError) as error:
         return str(error)

@@ -1,9 +1,11 @@
-"""The `device` fixture: every test that takes it runs on every backend of this machine."""
+"""The fixtures: a test that takes `device` runs on every backend of this machine, one that takes `place` in a folder
+with config files."""
 from __future__ import annotations
 
 import pytest
 
 from convnet.backends import Device, choose_backend, cuda_problem, machine_isas
+from workplace import Workplace
 
 HOSTS = [f"host_{isa}" for isa in machine_isas()]
 AVAILABLE = [*HOSTS, "simt"] + ([] if cuda_problem() else ["cuda"])
@@ -13,3 +15,8 @@ AVAILABLE = [*HOSTS, "simt"] + ([] if cuda_problem() else ["cuda"])
 def device(request):
     with Device(choose_backend(request.param), threads=2) as device:
         yield device
+
+
+@pytest.fixture
+def place(tmp_path, capsys, monkeypatch):
+    return Workplace(tmp_path, capsys, monkeypatch)

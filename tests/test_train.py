@@ -1,4 +1,4 @@
-"""convnet-train: what it prints, keeps, resumes and refuses."""
+"""convnet-train: what it prints, logs and refuses."""
 from __future__ import annotations
 
 import contextlib
@@ -7,164 +7,40 @@ import json
 import os
 import pty
 import re
-import resource
 import shlex
-import signal
 import struct
 import subprocess
-import sys
 import termios
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import convnet
-from convnet import checkpoint
 from convnet.backends import cuda_problem
 from convnet.cli.train import main
 from convnet.errors import NoSuchDevice
 from convnet.layers.conv import Conv
 from convnet.net import Net
-from convnet.trainer import Trainer
+from workplace import (
+    COMMAND,
+    DIGITS,
+    GENTLE,
+    NUMBER,
+    RATES,
+    TINY,
+    TWO_COLUMNS,
+    assert_same_bits,
+    contents,
+    events,
+    logprobs,
+    on_digits,
+    params,
+)
 
-DIGITS = Path(convnet.__file__).parent / "models" / "digits" / "data"  # five batches of 300 and one of 297, 8 x 8 pixels
-COMMAND = [sys.executable, "-m", "convnet.cli.train"]
-
-DATA = """\
-[data]
-type=data
-dataIdx=0
-[labels]
-type=data
-dataIdx=1
-"""
-HEAD = """\
-[fc9]
-type=fc
-inputs={}
-outputs=10
-initW=0.05
-[probs]
-type=softmax
-inputs=fc9
-[logprob]
-type=cost.logreg
-inputs=labels,probs
-"""
-CONV = """\
-[{name}]
-type=conv
-inputs={inputs}
-filters=6
-filterSize=3
-padding=1
-initW=0.2
-neuron=relu
-gpu={gpu}
-"""
-TINY = DATA + CONV.format(name="conv1", inputs="data", gpu=0) + """\
-[pool1]
-type=pool
-pool=max
-inputs=conv1
-sizeX=3
-stride=2
-[drop1]
-type=dropout
-inputs=pool1
-""" + HEAD.format("drop1")
-TWO_COLUMNS = (DATA + CONV.format(name="conv1a", inputs="data", gpu=0) + CONV.format(name="conv1b", inputs="data", gpu=1)
-               + CONV.format(name="conv2a", inputs="conv1a,conv1b", gpu=0) + CONV.format(name="conv2b", inputs="conv1a,conv1b", gpu=1)
-               + HEAD.format("conv2a,conv2b"))
-RATES = "epsW=0.02\nepsB=0.02\nmomW=0.9\nmomB=0.9\nwc=0.001\n"
-GENTLE = RATES.replace("0.02", "0.0001")  # for random pixels, which are large
-
-
-def params(layers: str, rates: str = RATES, logprob: str = "") -> str:
-    weighted = re.findall(r"\[(\w+)\]\ntype=(?:conv|fc)", layers)
-    text = "".join(f"[{name}]\n{rates}" for name in weighted)
-    return text + ("[drop1]\n" if "[drop1]" in layers else "") + f"[logprob]\n{logprob}"
-
-
-class Workplace:
-    """A folder with the two config files, and the program run in it."""
-
-    def __init__(self, folder: Path, capsys, monkeypatch):
-        self.capsys = capsys
-        monkeypatch.chdir(folder)
-        self.write(TINY)
-
-    def write(self, layers: str, **kwargs) -> None:
-        Path("layers.cfg").write_text(layers)
-        Path("params.cfg").write_text(params(layers, **kwargs))
-
-    def run(self, *words: str, code: int = 0, files: bool = True) -> str:
-        """What the program prints, run in this process; what it says on stderr is in `told`."""
-        with pytest.raises(SystemExit) as left:
-            main([*(["layers.cfg", "params.cfg"] if files else []), *words])
-        out, self.told = self.capsys.readouterr()
-        assert left.value.code == code, (left.value.code, out, self.told)
-        assert "Traceback" not in self.told
-        return out
-
-    def train(self, *words: str, code: int = 0) -> str:
-        return self.run(*on_digits(*words), code=code)
-
-    def resume(self, path, *words: str, code: int = 0) -> str:
-        return self.run("--resume", str(path), *words, files=False, code=code)
-
-
-def on_digits(*words: str) -> list[str]:
-    """Words of a command that trains on the digits; later ones win."""
-    return ["--data-path", str(DIGITS), "--train-range", "1-5", "--test-range", "6", "--mini", "50", "--epochs", "2", "--backend", "host", *words]
-
-
-@pytest.fixture
-def place(tmp_path, capsys, monkeypatch):
-    return Workplace(tmp_path, capsys, monkeypatch)
-
-
-@contextlib.contextmanager
-def started(*words: str, **kwargs):
-    process = subprocess.Popen([*COMMAND, "layers.cfg", "params.cfg", *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def newest(save_path: str) -> Path:
-    return checkpoint.newest_valid(sorted(Path(save_path).glob("ConvNet__*"))[-1])[0]
-
-
-def contents(save_path: str) -> tuple[dict, dict[str, np.ndarray]]:
-    return checkpoint.load(newest(save_path))
-
-
-def assert_same_bits(save_path: str, other: str) -> None:
-    (header, tensors), (other_header, other_tensors) = contents(save_path), contents(other)
-    assert header["position"] == other_header["position"]
-    assert tensors.keys() == other_tensors.keys()
-    for name, values in tensors.items():
-        np.testing.assert_array_equal(values, other_tensors[name], err_msg=name)
-
-
-def events(kind: str, path: str = "log") -> list[dict]:
-    return [event for line in Path(path).read_text().splitlines() if (event := json.loads(line))["event"] == kind]
-
-
-def logprobs(text: str) -> list[float]:
-    return [float(cost) for cost in re.findall(r"^\d+\.\d+\.\.\. logprob:  ([\d.]+)", text, re.M)]
+SCIENTIFIC = r"\d\.\d{6}e[+-]\d\d"
 
 
 # ---- what it prints -----------------------------------------------------------------------------
-
-
-NUMBER = r"\d+\.\d{6}"
-SCIENTIFIC = r"\d\.\d{6}e[+-]\d\d"
 
 
 def test_lines_have_the_originals_form(place):
@@ -291,158 +167,6 @@ def test_devices_and_threads_change_no_bits(place, monkeypatch):
     place.train("--max-steps", "8", "--save-path", "thread")
     assert_same_bits("two", "one")
     assert_same_bits("two", "thread")
-
-
-# ---- resuming -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("steps", [2, 6, 33], ids=["in mid-batch", "between batches", "in the second epoch"])
-def test_a_resumed_run_has_the_bits_of_one_left_alone(place, steps):
-    noisy = RATES.replace("epsW=0.02", "epsW=0.02\nschedW=dexp[tgtFactor=9,noiseStdev=0.3,numSteps=3]")
-    place.write(TINY, rates=noisy)
-    words = ["--crop-border", "1", "--seed", "7", "--mini", "40", "--test-freq", "2"]
-    whole = place.train(*words, "--save-path", "whole")
-    first = place.train(*words, "--save-path", "parts", "--max-steps", str(steps))
-    rest = place.resume("parts", "--max-steps", "4")
-    rest += place.resume("parts")
-    assert logprobs(first + rest) == logprobs(whole)
-    assert_same_bits("whole", "parts")
-
-
-def test_killed_in_mid_epoch(place):
-    place.train("--save-path", "whole", "--max-steps", "45")
-    with started(*on_digits("--save-path", "parts", "--test-freq", "2")) as process:
-        for line in process.stdout:
-            if line.startswith("1.3..."):
-                process.kill()
-                break
-        assert process.wait() == -signal.SIGKILL
-    step = contents("parts")[0]["position"]["step"]
-    assert step in (12, 24)  # the second, if it got that far
-    place.resume("parts", "--max-steps", str(45 - step))
-    assert_same_bits("whole", "parts")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_stops(place, number):
-    with started(*on_digits("--save-path", "parts", "--epochs", "1000")) as process:
-        for line in process.stdout:
-            if line.startswith("1.2..."):
-                process.send_signal(number)
-                break
-        assert process.wait(timeout=20) == 128 + number
-        told = process.stderr.read()
-    step = contents("parts")[0]["position"]["step"]
-    assert "to save and stop after this minibatch" in told
-    assert f"stopped by signal {int(number)} after {step} minibatches; --resume parts/ConvNet__" in told
-    place.train("--save-path", "whole", "--epochs", "1000", "--max-steps", str(step))
-    assert_same_bits("whole", "parts")
-
-
-def test_ctrl_c_twice_stops_at_once(place, monkeypatch):
-    def impatient(self, *_):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.6)
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
-        raise AssertionError("still here")
-
-    monkeypatch.setattr(Trainer, "test", impatient)
-    place.train("--test-freq", "1", "--save-path", "saved", code=130)
-    assert "interrupted" in place.told and not list(Path("saved").glob("*/*.ckpt"))
-
-
-def test_a_damaged_newest_checkpoint_gives_way(place):
-    place.train("--save-path", "saved", "--test-freq", "1", "--max-steps", "18")
-    path = newest("saved")
-    damaged = bytearray(path.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    path.write_bytes(damaged)
-    place.train("--save-path", "whole", "--test-freq", "1", "--max-steps", "14", "--keep", "1")
-    out = place.resume("saved", "--max-steps", "2", "--keep", "1")
-    assert "Resuming from" in out and "1.2.ckpt" in out
-    assert "1.3.ckpt: tensor" in place.told and "set aside as" in place.told
-    assert sorted(p.name for p in path.parent.iterdir()) == [".lock", "1.2.ckpt", "1.3.ckpt", "1.3.ckpt.damaged"]
-    assert_same_bits("saved", "whole")
-
-
-def test_the_newest_and_the_best_are_kept(place):
-    place.train("--save-path", "saved", "--test-freq", "1", "--keep", "3", "--epochs", "3", "--log", "log")
-    header, _ = contents("saved")
-    errors = [event["costs"]["logprob"][1] for event in events("test")]
-    best = int(np.argmin(errors))
-    assert header["best"] == [min(errors), f"{best // 5 + 1}.{best % 5 + 1}.ckpt"]
-    kept = {path.name for path in newest("saved").parent.glob("*.ckpt")}
-    assert kept == {"3.3.ckpt", "3.4.ckpt", "3.5.ckpt", header["best"][1]}
-
-
-def test_resuming_with_another_mini_skips_and_repeats_no_image(place):
-    place.train("--save-path", "saved", "--max-steps", "2", "--mini", "50")
-    place.resume("saved", "--mini", "64", "--max-steps", "1")
-    assert contents("saved")[0]["position"]["image"] == 164
-    out = place.resume("saved", "--max-steps", "3")
-    assert contents("saved")[0]["position"]["image"] == 0 and len(logprobs(out)) == 1  # 64, 64 and 8 images
-
-
-def test_resuming_a_run_that_is_done(place):
-    place.train("--save-path", "saved", "--epochs", "1")
-    assert "All 1 epochs are done; --epochs 2 would train longer" in place.resume("saved")
-    assert len(logprobs(place.resume("saved", "--epochs", "2"))) == 5
-
-
-@pytest.mark.parametrize(("train_range", "trained"), [("1-2", "2.1 2.2"), ("4-5", "1.4 1.5 2.4 2.5"), ("1,3,5", "1.3 1.5 2.1 2.3 2.5")])
-def test_resuming_with_other_batches(place, train_range, trained):
-    place.train("--save-path", "saved", "--max-steps", "14")  # in the third batch
-    out = place.resume("saved", "--train-range", train_range)
-    assert re.findall(r"^(\d\.\d)\.\.\.", out, re.M) == trained.split()
-    assert contents("saved")[0]["position"]["epoch"] == 3
-
-
-def test_resuming_with_a_changed_params_file(place):
-    place.train("--save-path", "saved", "--max-steps", "6", "--epochs", "3")
-    before = contents("saved")[1]["fc9.W0"]
-    text = params(TINY, rates=RATES.replace("epsW=0.02", "epsW=0"))
-    Path("params.cfg").write_text(text + "[convnet-train]\nepochs=9\ntest-freq=7\n")
-    Path("layers.cfg").write_text(TINY + "# another line\n")
-    out = place.run("--resume", "saved", "--max-steps", "6")
-    assert "layers.cfg has changed since the checkpoint was written: the layers of the checkpoint are used" in place.told
-    assert "epochs        : 3" in out and "test-freq     : 7" in out  # the first run's command line, then the file
-    np.testing.assert_array_equal(contents("saved")[1]["fc9.W0"], before)
-
-
-def test_options_of_the_first_run_hold_in_another_folder(place, monkeypatch, tmp_path):
-    (tmp_path / "data").symlink_to(DIGITS)
-    place.train("--save-path", "saved", "--max-steps", "1", "--data-path", "data")
-    (tmp_path / "below").mkdir()
-    monkeypatch.chdir(tmp_path / "below")
-    place.resume("../saved", "--max-steps", "1")
-
-
-def test_an_older_file_is_resumed_in_a_folder_of_its_own(place):
-    place.train("--save-path", "saved", "--test-freq", "1", "--max-steps", "18", "--keep", "3")
-    first = newest("saved").parent
-    before = sorted(path.read_bytes() for path in first.glob("*.ckpt"))
-    place.resume(first / "1.1.ckpt", "--max-steps", "3")
-    assert "1.3.ckpt is newer than" in place.told
-    assert sorted(path.read_bytes() for path in first.glob("*.ckpt")) == before
-    assert contents("saved")[0]["position"]["step"] == 9
-    place.resume(newest("saved"), "--max-steps", "1")  # the newest of its folder: goes on there
-    assert len(list(Path("saved").iterdir())) == 2
-
-
-def test_runs_of_one_second_have_folders_of_their_own(place):
-    for _ in range(3):
-        place.train("--save-path", "saved", "--max-steps", "1")
-    assert len(list(Path("saved").glob("ConvNet__*/1.1.ckpt"))) == 3
-
-
-def test_testing_a_checkpoint(place):
-    trained = place.train("--save-path", "saved", "--epochs", "1")
-    cost = re.search(rf"output=+\n(logprob:  {NUMBER}, {NUMBER})\n", trained)[1]
-    out = place.resume("saved", "--test-only", "--log", "log")
-    assert out.splitlines() == [f"batch 6: {cost} (297 images)", f"{cost} (mean over the test range)"]
-    assert events("test")[0]["step"] == 30
-    assert len(list(Path("saved").iterdir())) == 1
 
 
 # ---- options ---------------------------------------------------------------------------------------
@@ -582,24 +306,6 @@ def test_weights_that_are_not_finite_are_not_saved(place):
     place.train("--save-path", "saved", "--max-steps", "1", code=3)
     assert "is not finite: nothing is saved; no checkpoint had been written" in place.told
     assert not list(Path("saved").glob("*/*.ckpt"))
-
-
-def test_a_folder_in_use(place):
-    place.train("--save-path", "saved", "--max-steps", "1")
-    with checkpoint.lock(newest("saved").parent):
-        place.resume("saved", code=73)
-    assert f"in use by process {os.getpid()} on" in place.told
-
-
-def test_a_full_disk_leaves_the_old_checkpoint(place):
-    place.train("--save-path", "saved", "--max-steps", "6")
-    before = newest("saved").read_bytes()
-    words = [*COMMAND, "--resume", "saved", "--max-steps", "6"]
-    done = subprocess.run(words, capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)))
-    assert done.returncode == 74, done.stderr
-    assert "1.2.ckpt: cannot write this checkpoint of" in done.stderr and "Traceback" not in done.stderr
-    assert newest("saved").read_bytes() == before
-    assert not list(newest("saved").parent.glob(".*.tmp"))
 
 
 def test_no_room_for_what_is_printed(place):

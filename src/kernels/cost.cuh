@@ -1,17 +1,12 @@
 // Multinomial logistic regression: device code.
 #pragma once
+#include "cost.h"
 #include "device.cuh"
 
 namespace convnet {
 
-// Share of the topk slots that go to a class with `likelier` classes before it, one of `tied` of equal probability.
-__device__ inline double credit_of(int likelier, int tied, int topk) {
-  const int slots = topk - likelier;
-  return slots <= 0 ? 0 : tied <= slots ? 1 : double(slots) / tied;
-}
-
 // One block; threads: x = image of 32, y = lane, which counts the classes y, y + 32, y + 64, ... The images are taken
-// 32 at a time, and three threads, one a cost, add them up in order. A label that names no class costs NaN.
+// 32 at a time, and three threads, one a cost, add them up in order.
 template <class T>
 __global__ void __launch_bounds__(1024) logreg_forward_kernel(Rows<const T> labels, Rows<const T> probs, Rows<double> costs, int topk) {
   constexpr int lanes = 32;
@@ -24,7 +19,7 @@ __global__ void __launch_bounds__(1024) logreg_forward_kernel(Rows<const T> labe
   for (int first = 0; first < probs.images; first += 32) {
     const int n = first + column;
     const T label = n < probs.images ? labels.row(0)[n] : T(-1);
-    const bool valid = label >= 0 && label < T(probs.rows) && label == T(std::int64_t(label));
+    const bool valid = is_class(label, probs.rows);
     const T prob = valid ? probs.row(std::int64_t(label))[n] : T(NAN);
     const std::int64_t rows = valid ? probs.rows : 0;
     int likelier = 0, tied = 0;

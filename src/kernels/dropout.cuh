@@ -1,12 +1,11 @@
 // Dropout: device code.
 #pragma once
 #include "device.cuh"
-#include "philox.h"
+#include "dropout.h"
 
 namespace convnet {
 
 // Threads: x = image, y = four consecutive rows, which share one draw of four words.
-// threshold: keep * 2^32, which takes 33 bits when keep is 1.
 template <class T>
 __global__ void dropout_kernel(Rows<const T> inputs, Rows<const double> state, Rows<T> acts, std::uint64_t threshold, T scale,
                                std::uint32_t seed, std::uint32_t purpose) {

@@ -1,7 +1,7 @@
 // Pixels to activities: device code.
 #pragma once
 #include "device.cuh"
-#include "philox.h"
+#include "image.h"
 
 namespace convnet {
 
@@ -14,17 +14,13 @@ __global__ void image_forward_kernel(Images<const unsigned char> pixels, Rows<co
   const int c = int(line / acts.height), y = int(line % acts.height);
 
   const int down = pixels.height - acts.height, right = pixels.width - acts.width;
-  int top = down / 2, left = right / 2;
-  bool mirrored = false;
-  if (random) {
-    const RandomWords words = random_words(0, std::uint32_t(n), std::uint64_t(state.row(0)[state_step]), seed, purpose);
-    top = random_below(words.word[0], down + 1);
-    left = random_below(words.word[1], right + 1);
-    mirrored = words.word[2] & 1;
-  }
+  Crop crop{down / 2, right / 2, false};
+  if (random)
+    crop = random_crop(n, std::uint64_t(state.row(0)[state_step]), seed, purpose, down, right);
 
-  const unsigned char* pixel = &pixels.row(c, y + top, (mirrored ? acts.width - 1 : 0) + left)[n];
-  const std::int64_t next = mirrored ? -pixels.pitch : pixels.pitch;
+  const int first = (crop.mirrored ? acts.width - 1 : 0) + crop.left;
+  const unsigned char* pixel = &pixels.row(c, y + crop.top, first)[n];
+  const std::int64_t next = crop.mirrored ? -pixels.pitch : pixels.pitch;
   const T* const means = mean.row(line);
   T* act = &acts.row(c, y, 0)[n];
   for (int x = 0; x < acts.width; ++x, pixel += next, act += acts.pitch) acts.store(act, T(*pixel) - means[x]);

@@ -4,10 +4,7 @@
 namespace convnet {
 
 void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, double scale, double power, double bias) {
-  CHECK_RANK(inputs, 4);
-  CHECK_LIKE(denoms, inputs);
-  CHECK_LIKE(acts, inputs);
-  CHECK(size > 0);
+  checks::lrn_forward(inputs, denoms, acts, size);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
       launch(lrn_forward_kernel<ThreeQuarters::value, T>, rows_grid(acts.shape.rows(), acts.shape.images()), stream,
@@ -17,11 +14,7 @@ void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, doubl
 }
 
 void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power) {
-  CHECK_RANK(inputs, 4);
-  CHECK_LIKE(denoms, inputs);
-  CHECK_LIKE(acts_grad, inputs);
-  CHECK_LIKE(inputs_grad, inputs);
-  CHECK(size > 0);
+  checks::lrn_backward(inputs, denoms, acts_grad, inputs_grad, size);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
       launch(lrn_backward_kernel<ThreeQuarters::value, T>, rows_grid(inputs.shape.rows(), inputs.shape.images()), stream,

@@ -28,4 +28,24 @@ void with_power(double power, Body body) {
   else body(std::false_type{});
 }
 
+namespace checks {
+
+inline void lrn_forward(const In& inputs, const Out& denoms, const Out& acts, int size) {
+  CHECK_RANK(inputs, 4);
+  CHECK_LIKE(denoms, inputs);
+  CHECK_LIKE(acts, inputs);
+  CHECK(size > 0);
+}
+
+inline void lrn_backward(const In& inputs, const In& denoms, const In& acts_grad,
+                         const Out& inputs_grad, int size) {
+  CHECK_RANK(inputs, 4);
+  CHECK_LIKE(denoms, inputs);
+  CHECK_LIKE(acts_grad, inputs);
+  CHECK_LIKE(inputs_grad, inputs);
+  CHECK(size > 0);
+}
+
+}  // namespace checks
+
 }  // namespace convnet

@@ -1,17 +1,10 @@
 // SGD, and the check that comes before it: launchers.
 #include "sgd.cuh"
-#include "ops.h"
 
 namespace convnet {
 
 void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out weights, int rate_slot, double momentum, double decay, int images) {
-  CHECK_RANK(state, 1);
-  CHECK_DTYPE(state, Dtype::float64);
-  CHECK(rate_slot >= 0 && state.shape[0] > state_rates + rate_slot);
-  CHECK_LIKE(increments, weights_grad);
-  CHECK_LIKE(weights, weights_grad);
-  CHECK(!increments.add && !weights.add);
-  CHECK(images > 0);
+  checks::sgd_update(state, weights_grad, increments, weights, rate_slot, images);
   WITH_FLOAT_TYPE(weights, [&]<class T>(T) {
     launch(sgd_update_kernel<T>, rows_grid(weights.shape.rows(), int(weights.shape.images())), stream, rows_of<double>(state),
            rows_of<T>(weights_grad), rows_of<T>(increments), rows_of<T>(weights), rate_slot, T(momentum), T(decay), T(images));
@@ -19,10 +12,7 @@ void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out we
 }
 
 void check_finite(Stream stream, In values, Out state) {
-  CHECK_RANK(state, 1);
-  CHECK_DTYPE(state, Dtype::float64);
-  CHECK(state.shape[0] > state_finite);
-  CHECK(!state.add);
+  checks::check_finite(state);
   WITH_FLOAT_TYPE(values, [&]<class T>(T) {
     launch(check_finite_kernel<T>, rows_grid(values.shape.rows(), int(values.shape.images())), stream, rows_of<T>(values), rows_of<double>(state));
   });

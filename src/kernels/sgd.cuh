@@ -1,6 +1,7 @@
 // SGD, and the check that comes before it: device code.
 #pragma once
 #include "device.cuh"
+#include "sgd.h"
 
 namespace convnet {
 

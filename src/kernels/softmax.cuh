@@ -1,6 +1,7 @@
 // Softmax: device code.
 #pragma once
 #include "device.cuh"
+#include "softmax.h"
 
 namespace convnet {
 

@@ -131,7 +131,8 @@ bool is_vectorizable(const Tensor& t) {
 // was finite, and the learning rates.
 enum StateSlot { state_step = 0, state_finite = 1, state_rates = 2 };
 
-// Wrong arguments; they become ValueError in Python.
+// Wrong arguments; they become ValueError in Python. The macros name the function they stand in: the
+// checks that an op's launcher and its host code share have the op's name, in namespace checks.
 [[noreturn]] void fail_check(const char* op, const std::string& message);
 void check_shape(const char* op, const char* name, const Shape& shape, const Shape& expected);
 void check_rank(const char* op, const char* name, const Shape& shape, int rank);

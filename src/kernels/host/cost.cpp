@@ -2,33 +2,21 @@
 #include <cmath>
 #include <limits>
 #include <vector>
-#include "../ops.h"
+#include "../cost.h"
 #include "loops.h"
 
 namespace convnet {
 
-// Share of the topk slots that go to a class with `likelier` classes before it, one of `tied` of equal probability.
-static double credit_of(int likelier, int tied, int topk) {
-  const int slots = topk - likelier;
-  return slots <= 0 ? 0 : tied <= slots ? 1 : double(slots) / tied;
-}
-
-// A label that names no class costs NaN.
 void logreg_forward(Stream, In labels, In probs, Out costs, int topk) {
-  CHECK_SHAPE(labels, (Shape{4, {1, 1, 1, probs.shape.images()}}));
-  CHECK_DTYPE(labels, probs.dtype);
-  CHECK_SHAPE(costs, (Shape{1, {3}}));
-  CHECK_DTYPE(costs, Dtype::float64);
-  CHECK(topk > 0);
+  checks::logreg_forward(labels, probs, costs, topk);
   WITH_FLOAT_TYPE(probs, [&]<class T>(T) {
     const auto p = rows_of<T>(probs);
     const T* const label = rows_of<T>(labels).row(0);
     std::vector<T> prob(p.images);
     std::vector<int> likelier(p.images), tied(p.images);
-    for (int n = 0; n < p.images; ++n) {
-      const bool valid = label[n] >= 0 && label[n] < T(p.rows) && label[n] == T(std::int64_t(label[n]));
-      prob[n] = valid ? p.row(std::int64_t(label[n]))[n] : std::numeric_limits<T>::quiet_NaN();
-    }
+    for (int n = 0; n < p.images; ++n)
+      prob[n] = is_class(label[n], p.rows) ? p.row(std::int64_t(label[n]))[n]
+                                           : std::numeric_limits<T>::quiet_NaN();
     for (std::int64_t r = 0; r < p.rows; ++r) {
       const T* row = p.row(r);
       for (int n = 0; n < p.images; ++n) {
@@ -49,9 +37,7 @@ void logreg_forward(Stream, In labels, In probs, Out costs, int topk) {
 }
 
 void logreg_backward(Stream stream, In labels, In probs, Out probs_grad, double coeff) {
-  CHECK_SHAPE(labels, (Shape{4, {1, 1, 1, probs.shape.images()}}));
-  CHECK_DTYPE(labels, probs.dtype);
-  CHECK_LIKE(probs_grad, probs);
+  checks::logreg_backward(labels, probs, probs_grad);
   WITH_FLOAT_TYPE(probs, [&]<class T>(T) {
     const auto p = rows_of<T>(probs);
     const auto result = rows_of<T>(probs_grad);
@@ -66,9 +52,7 @@ void logreg_backward(Stream stream, In labels, In probs, Out probs_grad, double 
 }
 
 void logreg_softmax_backward(Stream stream, In labels, In probs, Out inputs_grad, double coeff) {
-  CHECK_SHAPE(labels, (Shape{4, {1, 1, 1, probs.shape.images()}}));
-  CHECK_DTYPE(labels, probs.dtype);
-  CHECK_LIKE(inputs_grad, probs);
+  checks::logreg_softmax_backward(labels, probs, inputs_grad);
   WITH_FLOAT_TYPE(probs, [&]<class T>(T) {
     const auto p = rows_of<T>(probs);
     const auto result = rows_of<T>(inputs_grad);

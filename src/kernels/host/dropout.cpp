@@ -1,22 +1,17 @@
 // Dropout on the host: the words of four rows are drawn at once, along the images.
 #include <algorithm>
-#include "../ops.h"
-#include "../philox.h"
+#include "../dropout.h"
 #include "loops.h"
 
 namespace convnet {
 
 void dropout(Stream stream, In inputs, In state, Out acts, double keep, double scale, std::uint32_t seed, std::uint32_t purpose) {
-  CHECK_LIKE(acts, inputs);
-  CHECK_RANK(state, 1);
-  CHECK_DTYPE(state, Dtype::float64);
-  CHECK(state.shape[0] > state_step);
-  CHECK(keep >= 0 && keep <= 1);
+  checks::dropout(inputs, state, acts, keep);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const auto x = rows_of<T>(inputs);
     const auto y = rows_of<T>(acts);
     const auto step = std::uint64_t(rows_of<double>(state).row(0)[state_step]);
-    const auto threshold = std::uint64_t(keep * 0x1p32);
+    const std::uint64_t threshold = dropout_threshold(keep);
     // 32 bits for the compiler's vectors: word < threshold is word <= last, but for a keep of 0
     const auto last = std::uint32_t(threshold - (threshold > 0));
     const T factor = threshold > 0 ? T(scale) : T(0);

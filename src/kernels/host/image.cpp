@@ -1,22 +1,12 @@
 // Pixels to activities on the host.
 #include <vector>
-#include "../ops.h"
-#include "../philox.h"
+#include "../image.h"
 #include "loops.h"
 
 namespace convnet {
 
 void image_forward(Stream stream, In pixels, In mean, In state, Out acts, bool random, std::uint32_t seed, std::uint32_t purpose) {
-  CHECK_RANK(pixels, 4);
-  CHECK_DTYPE(pixels, Dtype::uint8);
-  CHECK_RANK(acts, 4);
-  CHECK(pixels.shape[0] == acts.shape[0] && pixels.shape[3] == acts.shape[3]);
-  CHECK(pixels.shape[1] >= acts.shape[1] && pixels.shape[2] >= acts.shape[2]);
-  CHECK_SHAPE(mean, (Shape{3, {acts.shape[0], acts.shape[1], acts.shape[2]}}));
-  CHECK_DTYPE(mean, acts.dtype);
-  CHECK_RANK(state, 1);
-  CHECK_DTYPE(state, Dtype::float64);
-  CHECK(state.shape[0] > state_step);
+  checks::image_forward(pixels, mean, state, acts);
   WITH_FLOAT_TYPE(acts, [&]<class T>(T) {
     const auto p = images_of<unsigned char>(pixels);
     const auto m = rows_of<T>(mean);
@@ -27,9 +17,7 @@ void image_forward(Stream stream, In pixels, In mean, In state, Out acts, bool r
     if (random) {
       const auto now = std::uint64_t(rows_of<double>(state).row(0)[state_step]);
       for (int n = 0; n < p.images; ++n) {
-        const RandomWords words = random_words(0, std::uint32_t(n), now, seed, purpose);
-        const int top = random_below(words.word[0], down + 1), left = random_below(words.word[1], right + 1);
-        const bool mirrored = words.word[2] & 1;
+        const auto [top, left, mirrored] = random_crop(n, now, seed, purpose, down, right);
         start.push_back(p.row(0, top, (mirrored ? result.width - 1 : 0) + left) - p.data + n);
         step.push_back(mirrored ? -p.pitch : p.pitch);
       }

@@ -44,10 +44,7 @@ void fetch_ahead(const Images<const T>& tensor, int c, std::int64_t row, std::in
 }  // namespace
 
 void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, double scale, double power, double bias) {
-  CHECK_RANK(inputs, 4);
-  CHECK_LIKE(denoms, inputs);
-  CHECK_LIKE(acts, inputs);
-  CHECK(size > 0);
+  checks::lrn_forward(inputs, denoms, acts, size);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const auto x = images_of<T>(inputs);
     const auto d = images_of<T>(denoms), y = images_of<T>(acts);
@@ -73,11 +70,7 @@ void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, doubl
 }
 
 void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power) {
-  CHECK_RANK(inputs, 4);
-  CHECK_LIKE(denoms, inputs);
-  CHECK_LIKE(acts_grad, inputs);
-  CHECK_LIKE(inputs_grad, inputs);
-  CHECK(size > 0);
+  checks::lrn_backward(inputs, denoms, acts_grad, inputs_grad, size);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const auto x = images_of<T>(inputs), d = images_of<T>(denoms), g = images_of<T>(acts_grad);
     const auto result = images_of<T>(inputs_grad);

@@ -1,18 +1,12 @@
 // SGD on the host, and the check that comes before it.
 #include <atomic>
-#include "../ops.h"
+#include "../sgd.h"
 #include "loops.h"
 
 namespace convnet {
 
 void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out weights, int rate_slot, double momentum, double decay, int images) {
-  CHECK_RANK(state, 1);
-  CHECK_DTYPE(state, Dtype::float64);
-  CHECK(rate_slot >= 0 && state.shape[0] > state_rates + rate_slot);
-  CHECK_LIKE(increments, weights_grad);
-  CHECK_LIKE(weights, weights_grad);
-  CHECK(!increments.add && !weights.add);
-  CHECK(images > 0);
+  checks::sgd_update(state, weights_grad, increments, weights, rate_slot, images);
   const double* const now = rows_of<double>(state).row(0);
   if (now[state_finite] != 1) return;
   WITH_FLOAT_TYPE(weights, [&]<class T>(T) {
@@ -33,10 +27,7 @@ void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out we
 }
 
 void check_finite(Stream stream, In values, Out state) {
-  CHECK_RANK(state, 1);
-  CHECK_DTYPE(state, Dtype::float64);
-  CHECK(state.shape[0] > state_finite);
-  CHECK(!state.add);
+  checks::check_finite(state);
   WITH_FLOAT_TYPE(values, [&]<class T>(T) {
     const auto x = rows_of<T>(values);
     std::atomic<bool> finite = true;

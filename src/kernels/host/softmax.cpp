@@ -2,7 +2,7 @@
 #include <cmath>
 #include <limits>
 #include <vector>
-#include "../ops.h"
+#include "../softmax.h"
 #include "loops.h"
 
 namespace convnet {
@@ -17,7 +17,7 @@ static void for_images(Stream stream, int images, Body body) {
 }
 
 void softmax_forward(Stream stream, In inputs, Out acts) {
-  CHECK_LIKE(acts, inputs);
+  checks::softmax_forward(inputs, acts);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const auto x = rows_of<T>(inputs);
     const auto y = rows_of<T>(acts);
@@ -44,8 +44,7 @@ void softmax_forward(Stream stream, In inputs, Out acts) {
 }
 
 void softmax_backward(Stream stream, In acts, In acts_grad, Out inputs_grad) {
-  CHECK_LIKE(acts_grad, acts);
-  CHECK_LIKE(inputs_grad, acts);
+  checks::softmax_backward(acts, acts_grad, inputs_grad);
   WITH_FLOAT_TYPE(acts, [&]<class T>(T) {
     const auto y = rows_of<T>(acts), g = rows_of<T>(acts_grad);
     const auto result = rows_of<T>(inputs_grad);
