@@ -43,6 +43,8 @@ class Options:
     check_grads: bool = option(False, "compare the net's gradients with finite differences and stop", kind="flag")
     plan: bool = option(False, "print the steps of a minibatch and stop", kind="flag")
     profile: bool = option(False, "print the plan with time, GFLOP/s, GB/s and share of the peak of each step", kind="flag")
+    trace: str | None = option(None, "write when each step of a minibatch ran on each device, for Perfetto", kind="path", metavar="FILE.json")
+    timeline: str | None = option(None, "draw when each step of a minibatch ran on each device", kind="path", metavar="FILE.png")
 
     given: set[str] = field(default_factory=set)  # names that somebody set
     commanded: set[str] = field(default_factory=set)  # those of them on a command line, of this run or of the one resumed
@@ -50,6 +52,11 @@ class Options:
     @classmethod
     def fields(cls) -> dict[str, dataclasses.Field]:
         return {f.name: f for f in dataclasses.fields(cls) if f.metadata}
+
+    @property
+    def profiles(self) -> bool:
+        """Whether minibatches are run only to be timed."""
+        return self.profile or bool(self.trace or self.timeline)
 
     def set(self, name: str, text: Any, where: str, base: Path | None = None) -> None:
         """Sets an option from its text; `where` names it in the message of a CommandLineError."""
@@ -74,7 +81,7 @@ class Options:
 
     def stored(self) -> dict[str, Any]:
         """What a checkpoint keeps: how to train, not what to do this time. Paths hold from any folder."""
-        this_time = {"resume", "max_steps", "log", "save_path", "test_only", "check_grads", "plan", "profile"}
+        this_time = {"resume", "max_steps", "log", "save_path", "test_only", "check_grads", "plan", "profile", "trace", "timeline"}
         values = {name: getattr(self, name) for name in self.fields() if name not in this_time}
         return {**values, "data_path": self.data_path and os.path.abspath(self.data_path)}
 
@@ -117,7 +124,7 @@ def read_options_section(options: Options, section: dict[str, Value], params_fil
     for key, value in section.items():
         where = f"{params_file}:{value.line}: [convnet-train] {value.key}"
         name = names.get(key.replace("-", ""))
-        if name is None or name in ("resume", "test_only", "check_grads", "plan", "profile"):
+        if name is None or name in ("resume", "test_only", "check_grads", "plan", "profile", "trace", "timeline"):
             known = [known.replace("_", "-") for known in Options.fields()]
             raise ConfigError(f"{where}: no such option{suggest(value.key, known)}")
         if name in options.given:

@@ -82,6 +82,20 @@ class Step:
 
 
 @dataclass
+class Span:
+    """When a step of `Plan.traced_run` was reached by its device's queue, started and ended, in seconds.
+
+    `waited_for`: the steps of other devices that had to be done before; without them it starts when it is reached.
+    """
+
+    step: Step
+    waited_for: list[Step]
+    reached: float
+    start: float
+    end: float
+
+
+@dataclass
 class LayerTensors:
     """What a layer's forward and backward see. Tensors are (channels, height, width, images)."""
 
@@ -170,7 +184,7 @@ class Compiler:
     def local(self, node: Node, device: int) -> Value:
         """A layer's acts on that device: uploaded or copied there when they are first asked for."""
         if node.layer.on_host:
-            return self.upload(node, device)
+            return self.image(node, device)
         if node.device == device:
             return self.acts(node)
         value = self.value(f"{node.name}@{device}", node.shape, device)
@@ -178,18 +192,16 @@ class Compiler:
             self.ops.append("copy", (self.acts(node),), (value,), {})
         return value
 
-    def upload(self, node: Node, device: int) -> Value:
-        value = self.value(node.name, node.shape, device)
-        if self.ops.is_written(value):
-            return value
+    def uploaded(self, node: Node, device: int) -> Value:
+        """Where a data layer's tensor is uploaded to: uint8 images become acts by the op `image`."""
         dtype, shape = self.data_types[node.layer.data_idx]
-        if dtype == "uint8":
-            pixels = self.value(f"{node.name}.pixels", shape, device, "uint8")
-            self.ops.append("upload", (), (pixels,), {"feed": node.layer.data_idx})
+        return self.value(f"{node.name}.pixels", shape, device, "uint8") if dtype == "uint8" else self.value(node.name, node.shape, device)
+
+    def image(self, node: Node, device: int) -> Value:
+        value, pixels = self.value(node.name, node.shape, device), self.uploaded(node, device)
+        if not self.ops.is_written(value):
             key = {"seed": self.seed, "purpose": zlib.crc32(f"image {node.name}".encode())}
             self.ops.image_forward(pixels, self.persistent[f"mean@{device}"], self.persistent[f"state@{device}"], value, random=self.augment, **key)
-        else:
-            self.ops.append("upload", (), (value,), {"feed": node.layer.data_idx})
         return value
 
     def tensors(self, node: Node, inputs: list[Value], backward: bool) -> LayerTensors:
@@ -207,8 +219,12 @@ class Compiler:
         return self.values.setdefault(key, Value(key, node.weights[name].shape, self.dtype, node.device))
 
     def forward(self) -> None:
+        # Uploads come first: they wait for their queue, and would hold up all that is queued after them.
         for device in self.graph.devices:
             self.ops.at(device, "", "forward").append("upload", (), (self.persistent[f"state@{device}"],), {"feed": "state"})
+            for node in self.graph.data:
+                if any(reader.device == device for reader in node.readers):
+                    self.ops.at(device, node.name, "forward").append("upload", (), (self.uploaded(node, device),), {"feed": node.layer.data_idx})
         for node in self.graph.nodes:
             if node.layer.on_host:
                 continue
@@ -363,13 +379,13 @@ class Plan:
             value.tensor = Tensor(address, value.shape, value.dtype, padded(value.shape[-1], value.dtype), value.device)
         for step in self.steps:
             step.call = self._call(step, arenas)
-        waits, records = self._events()
+        self._waits, self._records = self._events()
         self._calls = []
         for step in self.steps:
             device = self.devices[step.device]
-            self._calls += [partial(device.ops.event_wait, device, records[other][0]) for other in waits[step]]
+            self._calls += [partial(device.ops.event_wait, device, self._records[other][0]) for other in self._waits[step]]
             self._calls.append(step.call)
-            self._calls += [partial(device.ops.event_record, device, event) for event in records[step]]
+            self._calls += [partial(device.ops.event_record, device, event) for event in self._records[step]]
 
     def _call(self, step: Step, arenas: dict[int, int]) -> Callable[[], None]:
         device = self.devices[step.device]
@@ -417,6 +433,37 @@ class Plan:
         self.feeds = feeds
         for call in self._calls:
             call()
+
+    def traced_run(self, feeds: dict) -> list[Span]:
+        """A `run` with events around every step; waits for all devices. The first step is reached at 0.
+
+        On cuda, events of two GPUs cannot be compared: each GPU's times count from an event of its own, recorded while
+        all queues are empty. So they are off by what it takes to record one, some microseconds.
+        """
+        marks = [[self.devices[step.device].new_event() for _ in ("reached", "start", "end")] for step in self.steps]
+        self.synchronize()
+        clocks = {index: device.physical if device.backend == "cuda" else 0 for index, device in self.devices.items()}
+        origins: dict[int, int] = {}
+        for index, device in self.devices.items():
+            if clocks[index] not in origins:
+                origins[clocks[index]] = device.new_event()
+                device.ops.event_record(device, origins[clocks[index]])
+        self.synchronize()  # of two worker threads, the other could else be at its first step before this event
+        self.feeds = feeds
+        for step, (reached, start, end) in zip(self.steps, marks, strict=True):
+            device = self.devices[step.device]
+            device.ops.event_record(device, reached)
+            for other in self._waits[step]:
+                device.ops.event_wait(device, self._records[other][0])
+            device.ops.event_record(device, start)
+            step.call()
+            device.ops.event_record(device, end)
+            for event in self._records[step]:
+                device.ops.event_record(device, event)
+        self.synchronize()
+        times = np.array([[self.devices[step.device].ops.event_seconds(origins[clocks[step.device]], event) for event in events]
+                          for step, events in zip(self.steps, marks, strict=True)])
+        return [Span(step, self._waits[step], *row) for step, row in zip(self.steps, (times - times.min()).tolist(), strict=True)]
 
     def fetch(self, name: str) -> np.ndarray:
         """A kept value of the last run, once its device has got there."""

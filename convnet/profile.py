@@ -1,11 +1,15 @@
-"""`--plan --profile`: the table of steps with time, GFLOP/s, GB/s and the share of what the machine can do."""
+"""`--profile`: the table of steps with time, GFLOP/s, GB/s and the share of what the machine can do; `--trace`: when they ran."""
 from __future__ import annotations
 
+import json
 import statistics
 import time
+from pathlib import Path
 
+from . import timeline
+from .errors import CannotCreate, WriteFailed
 from .net import Net
-from .plan import Plan
+from .plan import Plan, Span, Step, Value
 from .work import bytes_moved, flops
 
 ROUNDS = 5
@@ -39,3 +43,74 @@ def profile(net: Net, plan: Plan, feeds: dict) -> str:
         lines.append(f"peak of device {index}, measured: {peak_flops / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s "
                      "(small tensors stay in the caches and can be faster than that)")
     return "\n".join(lines)
+
+
+# ---- as training runs it: all devices at once -------------------------------------------------------------------
+
+def picture(plan: Plan, feeds: dict, title: str, trace_file: str | None, timeline_file: str | None) -> str:
+    """Writes the trace and the timeline of one minibatch, after one that warms up; returns what they show, in a line or two."""
+    if timeline_file:
+        timeline.check(Path(timeline_file))
+    plan.run(feeds)
+    spans = plan.traced_run(feeds)
+    total = max(span.end for span in spans)
+    lines = [f"one minibatch, all devices at once: {total * 1e3:.1f} ms, {plan.images / total:.0f} images/s"]
+    for row in timeline.rows_of(spans):
+        if row.shares:
+            lines.append("{}: computes {computes:.1%}, copies {copies:.1%}, idle {idle:.1%} (waits for another device {waits:.1%})".format(row.name, **row.shares))
+    if trace_file:
+        write("--trace", trace_file, json.dumps(chrome_trace(spans, title), allow_nan=False, separators=(",", ":")).encode())
+        lines.append(f"trace: {trace_file}; https://ui.perfetto.dev opens it")
+    if timeline_file:
+        write("--timeline", timeline_file, timeline.draw(spans, f"{title}: {total * 1e3:.1f} ms", Path(timeline_file).suffix))
+        lines.append(f"timeline: {timeline_file}")
+    return "\n".join(lines)
+
+
+def chrome_trace(spans: list[Span], title: str) -> dict:
+    """The spans as trace events, which Perfetto and chrome://tracing read.
+
+    A process `devices` with a track for each device, and a process `copies` with one for each device that is copied to,
+    since copies to two devices can be under way at the same time. What a step waits for is a slice before it, on the
+    track of its device: a copy's own time is that of its bytes.
+    """
+    def place(step: Step) -> tuple[bool, int]:
+        return step.op == "copy", step.device
+
+    tracks = {track: tid for tid, track in enumerate(sorted({place(span.step) for span in spans}), 1)}  # 0 is the idle thread to Perfetto
+    events = []
+    for (is_copy, device), tid in tracks.items():
+        name, process = (f"copies to device {device}", "copies") if is_copy else (f"device {device}", "devices")
+        events.append({"ph": "M", "pid": 1 + is_copy, "name": "process_name", "args": {"name": process}})
+        events.append({"ph": "M", "pid": 1 + is_copy, "tid": tid, "name": "thread_name", "args": {"name": name}})
+    ends = {span.step: span.end for span in spans}
+    for i, span in enumerate(spans):
+        step, seconds = span.step, span.end - span.start
+        if span.waited_for:
+            events.append({"ph": "X", "name": f"waits for {timeline.awaited(span, ends)}", "cat": "wait", "pid": 1, "tid": tracks[False, step.device],
+                           "ts": span.reached * 1e6, "dur": (span.start - span.reached) * 1e6, "args": {"step": i}})
+        args = {"step": i, "layer": step.layer, "phase": step.phase, "reads": [described(value) for value in step.reads],
+                "writes": [described(value) for value in step.writes], "bytes": bytes_moved(step)}
+        if seconds > 0:  # a clock may be too coarse for the shortest
+            args |= {"GFLOP/s": round(flops(step) / seconds / 1e9, 2), "GB/s": round(bytes_moved(step) / seconds / 1e9, 2)}
+        if step.op == "copy":
+            args |= {"from device": step.reads[0].device, "to device": step.device}
+        events.append({"ph": "X", "name": step.op, "cat": timeline.kind_of(step), "pid": 1 + (step.op == "copy"), "tid": tracks[place(step)],
+                       "ts": span.start * 1e6, "dur": seconds * 1e6, "args": args})
+    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"title": title}}
+
+
+def described(value: Value) -> str:
+    return f"{value.name} {'x'.join(map(str, value.shape))} {value.dtype}"
+
+
+def write(option: str, path: str, content: bytes) -> None:
+    try:
+        file = open(path, "wb")  # noqa: SIM115 (the two ways to fail are told apart)
+    except OSError as error:
+        raise CannotCreate(f"{option} {path}: {error.strerror}") from None
+    try:
+        with file:
+            file.write(content)
+    except OSError as error:
+        raise WriteFailed(f"{option} {path}: {error.strerror}") from None

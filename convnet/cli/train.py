@@ -87,15 +87,19 @@ def train(argv: list[str] | None = None) -> int:
             log.warning(text)
         arrays = tuple(np.ascontiguousarray(array[..., : options.mini]) for array in first.data)
         images = arrays[0].shape[-1]
-        if options.plan and not options.profile:
+        if options.plan and not options.profiles:
             print(net.compile(images, "train").table())
             return 0
         phase = "test" if options.test_only else "check" if options.check_grads else "train"
         net.check_memory(net.compile(images, phase))
         net.load(tensors) if tensors else net.initialise()
-        if options.profile:
-            from ..profile import profile
-            print(profile(net, net.plan(images, "train"), {**dict(enumerate(arrays)), "state": net.state(0)}))
+        if options.profiles:
+            from ..profile import picture, profile
+            plan, feeds = net.plan(images, "train"), {**dict(enumerate(arrays)), "state": net.state(0)}
+            if options.trace or options.timeline:
+                print(picture(plan, feeds, f"{config.layers_file}, {images} images, {backend}", options.trace, options.timeline))
+            if options.profile:
+                print(profile(net, plan, feeds))
             return 0
         if options.check_grads:
             few = arrays if "mini" in options.commanded else tuple(np.ascontiguousarray(array[..., :4]) for array in arrays)
@@ -266,7 +270,7 @@ def new_folder(parent: Path) -> Path:
 
 def doubts(net: Net, options: Options, resumed: Path | None) -> list[str]:
     """What is probably not meant."""
-    if options.plan or options.profile or options.check_grads or options.test_only:
+    if options.plan or options.profiles or options.check_grads or options.test_only:
         return []
     texts = []
     weights = {f"{node.name}.{name}": w for node in net.graph.nodes for name, w in node.weights.items()}
