@@ -233,6 +233,7 @@ class Compiler:
             node.layer.forward(self.ops, self.tensors(node, inputs, backward=False), self.training)
 
     def backward(self) -> None:
+        postponed: dict[Node, list[tuple[Node, int]]] = defaultdict(list)
         for node in reversed(self.graph.nodes):
             if node.layer.on_host or not (node.layer.is_cost or self.ops.is_written(self.gradient(node, node.device))):
                 continue
@@ -241,8 +242,16 @@ class Compiler:
             node.layer.backward(self.ops, self.tensors(node, inputs, backward=True))
             for source in dict.fromkeys(node.inputs):
                 first_here = next(reader for reader in source.readers if reader.device == node.device)
-                if first_here is node and not source.layer.on_host and source.device != node.device:
+                if first_here is not node or source.layer.on_host or source.device == node.device:
+                    continue
+                first = source.readers[0]
+                if len(source.readers) == 2 and first is not node and first.device == source.device:
+                    # Home has its own share to compute yet, and need not wait; of two shares either may be first.
+                    postponed[first].append((source, node.device))
+                else:
                     self.send_gradient(source, node.device)
+            for source, device in postponed[node]:
+                self.send_gradient(source, device)
 
     def send_gradient(self, node: Node, device: int) -> None:
         """The sum of one device's shares goes to where the layer lives, in reverse file order like all shares."""
