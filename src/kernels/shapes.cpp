@@ -1,5 +1,6 @@
 // Shapes of outputs, and the checks of arguments: the same on every backend.
 #include <algorithm>
+#include <string_view>
 #include "ops.h"
 
 namespace convnet {
@@ -16,7 +17,10 @@ std::string to_string(const Shape& shape) {
 }
 
 void fail_check(const char* op, const std::string& message) {
-  throw std::invalid_argument(std::string(op) + ": " + message);
+  // <op>_workspace checks what the op will: the user called the op.
+  std::string name = op;
+  if (constexpr std::string_view suffix = "_workspace"; name.ends_with(suffix)) name.resize(name.size() - suffix.size());
+  throw std::invalid_argument(name + ": " + message);
 }
 
 void check_shape(const char* op, const char* name, const Shape& shape, const Shape& expected) {
