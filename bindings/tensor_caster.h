@@ -3,8 +3,9 @@
 // Nothing is copied.
 #pragma once
 #include <pybind11/pybind11.h>
-#include <array>
+#include <cstring>
 #include <string>
+#include <type_traits>
 #include "ops.h"
 
 namespace pybind11::detail {
@@ -36,9 +37,18 @@ inline bool load_shape(handle src, convnet::Shape& shape) {
   return true;
 }
 
-// Fills what In and Out have in common.
+// Fills what In and Out have in common. A plan packs its tensors once (`pack`), since reading five attributes of
+// each at every step takes longer than all the rest of a call; what is packed is an Out.
 template <class Tensor>
 bool load_tensor(handle src, Tensor& tensor) {
+  if (PyBytes_Check(src.ptr())) {
+    if (PyBytes_GET_SIZE(src.ptr()) != Py_ssize_t(sizeof(convnet::Out))) return false;
+    convnet::Out packed;
+    std::memcpy(&packed, PyBytes_AS_STRING(src.ptr()), sizeof packed);
+    tensor.ptr = packed.ptr, tensor.dtype = packed.dtype, tensor.shape = packed.shape, tensor.pitch = packed.pitch;
+    if constexpr (std::is_same_v<Tensor, convnet::Out>) tensor.add = packed.add;
+    return true;
+  }
   if (!hasattr(src, "ptr") || !hasattr(src, "shape")) return false;
   if (!load_shape(src.attr("shape"), tensor.shape)) return false;
   tensor.ptr = reinterpret_cast<decltype(tensor.ptr)>(src.attr("ptr").cast<std::uintptr_t>());
@@ -57,8 +67,9 @@ template <>
 struct type_caster<convnet::Out> {
   PYBIND11_TYPE_CASTER(convnet::Out, const_name("Tensor"));
   bool load(handle src, bool) {
-    value.add = hasattr(src, "add") && src.attr("add").cast<bool>();
-    return load_tensor(src, value);
+    if (!load_tensor(src, value)) return false;
+    if (!PyBytes_Check(src.ptr())) value.add = hasattr(src, "add") && src.attr("add").cast<bool>();
+    return true;
   }
 };
 

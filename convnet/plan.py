@@ -408,7 +408,7 @@ class Plan:
         if hasattr(device.ops, f"{step.op}_workspace"):
             size = self._workspaces[step.device]
             tensors.append(Tensor(arenas[step.device] + self.arena_bytes[step.device] - size, (size,), "uint8", size, step.device))
-        return partial(getattr(device.ops, step.op), device, *tensors, **step.scalars)
+        return partial(getattr(device.ops, step.op), device, *map(device.ops.pack, tensors), **step.scalars)
 
     def _events(self) -> tuple[dict[Step, list[Step]], dict[Step, list[int]]]:
         """Which steps wait for which, and the events of those waited for.
