@@ -235,23 +235,26 @@ class Compiler:
     def backward(self) -> None:
         postponed: dict[Node, list[tuple[Node, int]]] = defaultdict(list)
         for node in reversed(self.graph.nodes):
-            if node.layer.on_host or not (node.layer.is_cost or self.ops.is_written(self.gradient(node, node.device))):
-                continue
-            self.ops.at(node.device, node.name, "backward")
-            inputs = [self.local(source, node.device) for source in node.inputs]
-            node.layer.backward(self.ops, self.tensors(node, inputs, backward=True))
-            for source in dict.fromkeys(node.inputs):
-                first_here = next(reader for reader in source.readers if reader.device == node.device)
-                if first_here is not node or source.layer.on_host or source.device == node.device:
-                    continue
-                first = source.readers[0]
-                if len(source.readers) == 2 and first is not node and first.device == source.device:
-                    # Home has its own share to compute yet, and need not wait; of two shares either may be first.
-                    postponed[first].append((source, node.device))
-                else:
-                    self.send_gradient(source, node.device)
+            if not node.layer.on_host and (node.layer.is_cost or self.ops.is_written(self.gradient(node, node.device))):
+                self.layer_backward(node, postponed)
             for source, device in postponed[node]:
                 self.send_gradient(source, device)
+
+    def layer_backward(self, node: Node, postponed: dict[Node, list[tuple[Node, int]]]) -> None:
+        """Records a layer's backward, and the journey home of gradients whose last share on this device it adds."""
+        self.ops.at(node.device, node.name, "backward")
+        inputs = [self.local(source, node.device) for source in node.inputs]
+        node.layer.backward(self.ops, self.tensors(node, inputs, backward=True))
+        for source in dict.fromkeys(node.inputs):
+            last_share = next(reader for reader in source.readers if reader.device == node.device) is node
+            if source.layer.on_host or source.device == node.device or not last_share:
+                continue
+            first = source.readers[0]
+            if len(source.readers) == 2 and first is not node and first.device == source.device:
+                # Home has its own share to compute yet, and need not wait; of two shares either may be first.
+                postponed[first].append((source, node.device))
+            else:
+                self.send_gradient(source, node.device)
 
     def send_gradient(self, node: Node, device: int) -> None:
         """The sum of one device's shares goes to where the layer lives, in reverse file order like all shares."""
