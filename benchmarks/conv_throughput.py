@@ -12,7 +12,6 @@ multiply-adds in registers reach on the same threads (measured before each layer
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -22,6 +21,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from environment import run_through_go
 
 ROOT = Path(__file__).resolve().parents[1]
 OPS = ("conv_forward", "conv_backward_data", "conv_backward_filters")
@@ -41,20 +42,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions, command and all timings")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the shares of the peak")
     return parser.parse_args()
-
-
-def run_through_go(arguments: argparse.Namespace) -> None:
-    """Runs this again in the environment, if what is needed is not here; returns if it is."""
-    extras = [extra for extra, wanted in (("torch", arguments.peer), ("plot", arguments.plot)) if wanted]
-    modules = {"torch": "torch", "plot": "matplotlib"}
-    missing = [name for name in ("convnet", *map(modules.get, extras)) if importlib.util.find_spec(name) is None]
-    if not missing:
-        return
-    if os.environ.get("CONVNET_THROUGH_GO"):
-        sys.exit(f"./go has run, and there is still no {', '.join(missing)}")
-    options = ["--with", ",".join(extras)] if extras else []
-    command = [sys.executable, str(ROOT / "go"), *options, "python", os.path.abspath(__file__), *sys.argv[1:]]
-    os.execve(sys.executable, command, dict(os.environ, CONVNET_THROUGH_GO="1"))
 
 
 # ---- timing ------------------------------------------------------------------------------------------
@@ -181,7 +168,7 @@ def plot(path: Path, rows: list[dict], peak: float, title: str) -> None:
 
 def main() -> int:
     arguments = parse_arguments()
-    run_through_go(arguments)
+    run_through_go(*(extra for extra, wanted in (("torch", arguments.peer), ("plot", arguments.plot)) if wanted))
     sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "peers")]
     from layers import LAYERS
 

@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from environment import run_through_go
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--peer", choices=("torch",), help="compare with PyTorch in the same run")
     arguments = parser.parse_args()
 
+    run_through_go(*([arguments.peer] if arguments.peer else []))
     from convnet.backends import cuda_problem
     if problem := cuda_problem():
         sys.exit(f"gpu_report: {problem}")

@@ -19,18 +19,17 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from environment import run_through_go
 
-try:
-    import numpy as np
+run_through_go()
 
-    import convnet.backends as backends
-    from convnet.cfgfile import Value
-    from convnet.config import Config, read_config
-    from convnet.data import minibatches, open_provider
-    from convnet.net import DataSpec, Net
-except ImportError:
-    os.execv(ROOT / "go", [str(ROOT / "go"), "python", __file__, *sys.argv[1:]])
+import numpy as np  # noqa: E402
+
+import convnet.backends as backends  # noqa: E402
+from convnet.cfgfile import Value  # noqa: E402
+from convnet.config import Config, read_config  # noqa: E402
+from convnet.data import minibatches, open_provider  # noqa: E402
+from convnet.net import DataSpec, Net  # noqa: E402
 
 STEPS = 7
 
@@ -76,7 +75,7 @@ def main() -> None:
     provider = data_of(config(), arguments.model, arguments.data)
     batch = provider.read((provider.numbers or [1])[0])
     arrays = next(minibatches(batch, arguments.mini))[1]
-    data = DataSpec(provider.shapes, ((str(arrays[0].dtype), provider.stored), *(("float32", shape) for shape in provider.shapes[1:])), provider.mean)
+    data = DataSpec.of(provider, str(arrays[0].dtype), provider.mean)
     images = arrays[0].shape[-1]
 
     with ExitStack() as stack:
