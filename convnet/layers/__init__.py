@@ -76,6 +76,10 @@ class Layer:
     is_cost: ClassVar[bool] = False
     on_host: ClassVar[bool] = False  # data layers live on no device
 
+    def title(self) -> str:
+        """What it is called where the net is described, in the original's words."""
+        return f"{self.kind} layer"
+
     def check(self) -> None:
         """Raises BadKey, or ValueError where several keys contradict each other; may add to `warnings`."""
 

@@ -23,6 +23,9 @@ class Conv(WeightLayer):
     partial_sum: tuple[int, ...] = key((0,), "a tuning knob of the 2012 program; ignored")
     sum_width: tuple[int, ...] = key((0,), "a tuning knob of cuda-convnet2; ignored")
 
+    def title(self) -> str:
+        return "convolutional layer"
+
     def shape(self, *inputs: Shape) -> Shape:
         shapes = []
         for i, (channels, height, width) in enumerate(inputs):

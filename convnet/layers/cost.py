@@ -15,6 +15,9 @@ class LogisticRegression(Layer):
     coeff: float = key(1.0, "factor of the gradient; the reported cost is not multiplied", params=True)
     topk: int = key(1, "the third number counts a label among the topk likeliest as right", params=True)
 
+    def title(self) -> str:
+        return "logistic regression cost"
+
     def shape(self, labels: Shape, probs: Shape) -> Shape:
         if labels != (1, 1, 1):
             raise ValueError(f"its first input {self.inputs[0]} is {'x'.join(map(str, labels))}, expected labels, one number an image")

@@ -15,6 +15,9 @@ class Fc(WeightLayer):
 
     outputs: int = key(help="number of units", least=1)
 
+    def title(self) -> str:
+        return "fully-connected layer"
+
     def shape(self, *inputs: Shape) -> Shape:
         return (self.outputs, 1, 1)
 

@@ -12,6 +12,9 @@ class Concat(Layer):
 
     input_count = None
 
+    def title(self) -> str:
+        return "concatenation layer"
+
     def shape(self, *inputs: Shape) -> Shape:
         if len({shape[1:] for shape in inputs}) == 1:
             return (sum(shape[0] for shape in inputs), *inputs[0][1:])
@@ -43,6 +46,9 @@ class ElementwiseSum(Layer):
     input_count = None
 
     coeffs: tuple[float, ...] = key((1.0,), "factor of each input")
+
+    def title(self) -> str:
+        return "elementwise sum layer"
 
     def shape(self, *inputs: Shape) -> Shape:
         return same_shapes(*inputs)

@@ -20,6 +20,9 @@ class CrossMapNorm(Layer):
     pow: float = key(help="beta", params=True)
     min_div: float = key(1.0, "k, the constant in the denominator", params=True)
 
+    def title(self) -> str:
+        return "cross-map response-normalization layer"
+
     def shape(self, image: Shape) -> Shape:
         if self.channels and self.channels != image[0]:
             raise ValueError(f"channels={self.channels}, but its input {self.inputs[0]} has {image[0]}")

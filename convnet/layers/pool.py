@@ -16,6 +16,9 @@ class Pool(Layer):
     outputs_x: int = key(0, "number of windows down and across; 0: as many as cover the image", least=0)
     channels: int = key(0, "channels of the input; checked where given")
 
+    def title(self) -> str:
+        return f"{self.pool}-pooling layer"
+
     def shape(self, image: Shape) -> Shape:
         if self.channels and self.channels != image[0]:
             raise ValueError(f"channels={self.channels}, but its input {self.inputs[0]} has {image[0]}")
