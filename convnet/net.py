@@ -9,6 +9,7 @@ import numpy as np
 
 from .backends import ALIGNMENT, Device, Tensor, padded
 from .config import Config
+from .data import Provider
 from .errors import CommandLineError, DataError, OutOfMemory
 from .graph import Graph
 from .plan import Compiler, Plan, Value
@@ -28,6 +29,11 @@ class DataSpec:
     shapes: tuple[tuple[int, int, int], ...]
     stored: tuple[tuple[str, tuple[int, int, int]], ...]
     mean: np.ndarray | None
+
+    @classmethod
+    def of(cls, provider: Provider, dtype: str, mean: np.ndarray | None) -> DataSpec:
+        """That of a provider whose images have this type; all else it gives is float32."""
+        return cls(provider.shapes, ((dtype, provider.stored), *(("float32", shape) for shape in provider.shapes[1:])), mean)
 
 
 class Net:

@@ -173,7 +173,7 @@ def data_spec(provider: Provider, first: Batch, options: Options, tensors: dict[
     mean = tensors.get("data.mean", provider.mean)
     if mean is None and dtype == "uint8":
         mean = mean_of(provider, options.train_range)
-    return DataSpec(provider.shapes, ((dtype, provider.stored), *(("float32", shape) for shape in provider.shapes[1:])), mean)
+    return DataSpec.of(provider, dtype, mean)
 
 
 def net_classes(config: Config) -> int | None:
@@ -283,18 +283,13 @@ def doubts(net: Net, options: Options, resumed: Path | None) -> list[str]:
     return texts
 
 
-TITLES = {"conv": "convolutional layer", "fc": "fully-connected layer", "cmrnorm": "cross-map response-normalization layer",
-          "concat": "concatenation layer", "eltsum": "elementwise sum layer", "cost.logreg": "logistic regression cost"}
-
-
 def describe_net(net: Net, images: int, backend: str) -> None:
     """Prints the layers, as the original."""
     for node in net.graph.nodes:
         layer, (channels, height, width) = node.layer, node.shape
-        title = f"{layer.pool}-pooling layer" if layer.kind == "pool" else TITLES.get(layer.kind, f"{layer.kind} layer")
         where = "" if layer.on_host else f" on {'GPU' if backend == 'cuda' else 'device'} {node.device}"
         outputs = f"{height}x{width} {channels}-channel output" if height * width > 1 and not layer.on_host else f"{channels * height * width} outputs"
-        print(f"Initialized {title} '{node.name}'{where}" + ("" if layer.is_cost else f", producing {outputs}"))
+        print(f"Initialized {layer.title()} '{node.name}'{where}" + ("" if layer.is_cost else f", producing {outputs}"))
     for index, kinds in net.memory(net.plan(images, "train")).items():
         print(f"Device {index}: " + ", ".join(f"{kind} {nbytes / 2**20:.1f} MiB" for kind, nbytes in kinds.items()))
 
