@@ -61,7 +61,7 @@ void define_ops(py::module_& m) {
   OP(neuron_forward, "inputs"_a, "acts"_a, named, "neuron"_a, "a"_a = 1, "b"_a = 1);
   OP(neuron_backward, "saved"_a, "acts_grad"_a, "inputs_grad"_a, named, "neuron"_a, "a"_a = 1, "b"_a = 1);
 
-  OP(dropout, "inputs"_a, "state"_a, "acts"_a, named, "keep"_a, "scale"_a, "seed"_a, "purpose"_a);
+  OP(dropout, "inputs"_a, "state"_a, "acts"_a, named, "keep"_a, "scale"_a, "seed"_a, "purpose"_a, "first_image"_a);
 
   OP(softmax_forward, "inputs"_a, "acts"_a);
   OP(softmax_backward, "acts"_a, "acts_grad"_a, "inputs_grad"_a);
@@ -70,7 +70,9 @@ void define_ops(py::module_& m) {
   OP(logreg_softmax_backward, "labels"_a, "probs"_a, "inputs_grad"_a, named, "coeff"_a);
 
   OP(scaled_copy, "inputs"_a, "acts"_a, named, "factor"_a);
-  OP(image_forward, "pixels"_a, "mean"_a, "state"_a, "acts"_a, named, "random"_a, "seed"_a, "purpose"_a);
+  OP(to_half, "values"_a, "halves"_a);
+  OP(from_half, "halves"_a, "values"_a);
+  OP(image_forward, "pixels"_a, "mean"_a, "state"_a, "acts"_a, named, "random"_a, "seed"_a, "purpose"_a, "first_image"_a);
   OP(sgd_update, "state"_a, "weights_grad"_a, "increments"_a, "weights"_a, named, "rate_slot"_a, "momentum"_a, "decay"_a, "images"_a);
   OP(check_finite, "values"_a, "state"_a);
 

@@ -17,7 +17,7 @@ import numpy as np
 from .backends import Tensor, itemsize
 
 DLPACK_CPU, DLPACK_CUDA = {1}, {2, 13}  # 13: managed memory
-DTYPE_NAMES = {np.dtype(name): name for name in ("float32", "float64", "uint8")}  # dtype.name takes microseconds
+DTYPE_NAMES = {np.dtype(name): name for name in ("float32", "float64", "float16", "uint8")}  # dtype.name takes microseconds
 DLPACK_CODES = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
 
 

@@ -59,7 +59,7 @@ class Tensor:
 
 
 def itemsize(dtype: str) -> int:
-    return {"float32": 4, "float64": 8, "bfloat16": 2, "uint8": 1}[dtype]
+    return {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2, "uint8": 1}[dtype]
 
 
 def padded(images: int, dtype: str) -> int:

@@ -8,7 +8,7 @@ namespace convnet {
 // Threads: x = image, y = line (channel, y) of acts, whose pixels share the image's one draw.
 template <class T>
 __global__ void image_forward_kernel(Images<const unsigned char> pixels, Rows<const T> mean, Rows<const double> state, Images<T> acts,
-                                     bool random, std::uint32_t seed, std::uint32_t purpose) {
+                                     bool random, std::uint32_t seed, std::uint32_t purpose, int first_image) {
   const auto [line, n] = this_place();
   if (line >= std::int64_t(acts.channels) * acts.height || n >= acts.images) return;
   const int c = int(line / acts.height), y = int(line % acts.height);
@@ -16,7 +16,7 @@ __global__ void image_forward_kernel(Images<const unsigned char> pixels, Rows<co
   const int down = pixels.height - acts.height, right = pixels.width - acts.width;
   Crop crop{down / 2, right / 2, false};
   if (random)
-    crop = random_crop(n, std::uint64_t(state.row(0)[state_step]), seed, purpose, down, right);
+    crop = random_crop(first_image + n, std::uint64_t(state.row(0)[state_step]), seed, purpose, down, right);
 
   const int first = (crop.mirrored ? acts.width - 1 : 0) + crop.left;
   const unsigned char* pixel = &pixels.row(c, y + crop.top, first)[n];

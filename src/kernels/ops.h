@@ -119,9 +119,10 @@ void neuron_backward(Stream, In saved, In acts_grad, Out inputs_grad, Neuron neu
 // Dropout (Hinton et al. 2012): keeps each unit with probability `keep` and multiplies it by `scale`
 // (1 for `hs` and `dropout2`, 1 / keep for the inverted `dropout`); units not kept are 0.
 // Element e of image n is kept if word e % 4 of Philox4x32-10 is below keep * 2^32, with the key
-// (seed, purpose) and the counter (e / 4, n, step low, step high); e = (c height + y) width + x.
+// (seed, purpose) and the counter (e / 4, first_image + n, step low, step high); e = (c height + y) width + x.
+// first_image: where image 0 stands in the minibatch, of which a device may have a part.
 // The gradient is the same op on acts_grad: nothing is stored.
-void dropout(Stream, In inputs, In state, Out acts, double keep, double scale, std::uint32_t seed, std::uint32_t purpose);
+void dropout(Stream, In inputs, In state, Out acts, double keep, double scale, std::uint32_t seed, std::uint32_t purpose, int first_image);
 
 // ---- softmax and cost ------------------------------------------------------------------------------------
 
@@ -152,12 +153,20 @@ void logreg_softmax_backward(Stream, In labels, In probs, Out inputs_grad, doubl
 // acts = factor * inputs: element-wise sums, concatenation (into rows of acts), dropout when testing.
 void scaled_copy(Stream, In inputs, Out acts, double factor);
 
+// halves = values in half precision (float16), rounded to the nearest, ties to even: what acts and gradients cross
+// from one device to another in, where the config says quantF or quantB = half. It cannot be added to.
+void to_half(Stream, In values, Out halves);
+
+// values = halves, numbers in half precision, as to_half leaves them.
+void from_half(Stream, In halves, Out values);
+
 // Pixels as the net sees them: crop, mirror, minus mean.
 //   acts[c,y,x,n] = pixels[c, y + top, (mirrored ? width - 1 - x : x) + left, n] - mean[c,y,x]
 // pixels: uint8, larger than acts by twice the crop border; mean: acts' type, (channels, height, width).
 // random: top, left and mirrored come from words 0, 1, 2 of Philox4x32-10 with the key (seed, purpose) and
-// the counter (0, n, step low, step high): word * range >> 32, and the lowest bit. Else the crop is central.
-void image_forward(Stream, In pixels, In mean, In state, Out acts, bool random, std::uint32_t seed, std::uint32_t purpose);
+// the counter (0, first_image + n, step low, step high): word * range >> 32, and the lowest bit. Else the crop is
+// central. first_image: as in dropout.
+void image_forward(Stream, In pixels, In mean, In state, Out acts, bool random, std::uint32_t seed, std::uint32_t purpose, int first_image);
 
 // SGD with momentum and weight decay, in cuda-convnet's order. Both outputs are read and overwritten.
 //   increments = momentum * increments - rate * weights_grad / images - decay * rate * weights

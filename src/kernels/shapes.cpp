@@ -6,7 +6,7 @@
 namespace convnet {
 
 const char* name_of(Dtype dtype) {
-  static const char* const names[] = {"float32", "float64", "bfloat16", "uint8"};
+  static const char* const names[] = {"float32", "float64", "bfloat16", "uint8", "float16"};
   return names[int(dtype)];
 }
 

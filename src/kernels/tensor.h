@@ -12,10 +12,10 @@
 
 namespace convnet {
 
-enum class Dtype : std::uint8_t { float32, float64, bfloat16, uint8 };
+enum class Dtype : std::uint8_t { float32, float64, bfloat16, uint8, float16 };
 
 constexpr std::int64_t size_of(Dtype dtype) {
-  return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : dtype == Dtype::bfloat16 ? 2 : 1;
+  return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : dtype == Dtype::uint8 ? 1 : 2;
 }
 const char* name_of(Dtype dtype);
 

@@ -33,22 +33,22 @@ def state_at(step):
     return np.array([step, 1.0, 0.01])
 
 
-def kept(shape, step, keep, seed, purpose):
+def kept(shape, step, keep, seed, purpose, first_image):
     """(rows, images): which elements are kept."""
     rows, images = int(np.prod(shape[:-1])), shape[-1]
-    places, image = np.meshgrid(np.arange(-(-rows // 4)), np.arange(images), indexing="ij")
+    places, image = np.meshgrid(np.arange(-(-rows // 4)), first_image + np.arange(images), indexing="ij")
     words = np.stack(philox((places, image, int(step) & 0xFFFFFFFF, int(step) >> 32), (seed, purpose)), axis=1)
     return (words.reshape(-1, images)[:rows] < np.uint64(int(keep * 2**32))).reshape(shape)
 
 
-def dropout(inputs, state, keep, scale, seed, purpose):
-    return np.where(kept(inputs.shape, state[0], keep, seed, purpose), inputs * scale, 0.0)
+def dropout(inputs, state, keep, scale, seed, purpose, first_image):
+    return np.where(kept(inputs.shape, state[0], keep, seed, purpose, first_image), inputs * scale, 0.0)
 
 
-def case(name, shape, keep, scale=1.0, step=7, seed=1, purpose=0x9E3779B9, **more):
+def case(name, shape, keep, scale=1.0, step=7, seed=1, purpose=0x9E3779B9, first_image=0, **more):
     inputs = integers(*shape) if scale == 1 else normal(*shape)
     return Case("dropout", name, {"inputs": inputs, "state": state_at(step)}, {"acts": shape}, dropout,
-                {"keep": keep, "scale": scale, "seed": seed, "purpose": purpose}, exact=scale == 1, keep={"state": "float64"}, **more)
+                {"keep": keep, "scale": scale, "seed": seed, "purpose": purpose, "first_image": first_image}, exact=scale == 1, keep={"state": "float64"}, **more)
 
 
 def known_answer(word, offset):
@@ -57,12 +57,12 @@ def known_answer(word, offset):
     keep = (words[word] + offset) / 2**32
     mask = (words < words[word] + offset).astype(np.float64).reshape(4, 1, 1, 1)
     return Case("dropout", f"known-answer-{word}-{'kept' if offset else 'dropped'}", {"inputs": np.ones((4, 1, 1, 1)), "state": state_at(0)},
-                {"acts": (4, 1, 1, 1)}, lambda inputs, state, **_: inputs * mask, {"keep": keep, "scale": 1.0, "seed": 0, "purpose": 0},
+                {"acts": (4, 1, 1, 1)}, lambda inputs, state, **_: inputs * mask, {"keep": keep, "scale": 1.0, "seed": 0, "purpose": 0, "first_image": 0},
                 exact=True, keep={"state": "float64"})
 
 
 def gradient_case():
-    shape, scalars = (5, 2, 1, 3), {"keep": 0.5, "scale": 2.0, "seed": 3, "purpose": 4}
+    shape, scalars = (5, 2, 1, 3), {"keep": 0.5, "scale": 2.0, "seed": 3, "purpose": 4, "first_image": 0}
     acts_grad, state = normal(*shape, seed=1), state_at(7)
     return Case("dropout", "gradient", {"inputs": acts_grad, "state": state}, {"acts": shape}, dropout, scalars, keep={"state": "float64"},
                 cost=lambda x: (dropout(x, state, **scalars) * acts_grad).sum(), at=normal(*shape))
@@ -78,6 +78,7 @@ CASES += [
     case("step-of-33-bits", (9, 1, 1, 17), 0.5, step=2**32 + 5),
     case("largest-seed", (9, 1, 1, 17), 0.5, seed=2**32 - 1, purpose=2**32 - 1),
     case("rank-2", (13, 9), 0.25),
+    case("second-half-of-a-minibatch", (9, 1, 1, 17), 0.5, first_image=17),
     gradient_case(),
 ]
 CASES += [known_answer(word, offset) for word in range(4) for offset in (0, 1)]

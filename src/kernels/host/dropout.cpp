@@ -5,7 +5,7 @@
 
 namespace convnet {
 
-void dropout(Stream stream, In inputs, In state, Out acts, double keep, double scale, std::uint32_t seed, std::uint32_t purpose) {
+void dropout(Stream stream, In inputs, In state, Out acts, double keep, double scale, std::uint32_t seed, std::uint32_t purpose, int first_image) {
   checks::dropout(inputs, state, acts, keep);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const auto x = rows_of<T>(inputs);
@@ -21,7 +21,7 @@ void dropout(Stream stream, In inputs, In state, Out acts, double keep, double s
           const int images = std::min(128, y.images - start);
           std::uint32_t words[4][128];
           for (int n = 0; n < images; ++n) {
-            const RandomWords random = random_words(std::uint32_t(group), std::uint32_t(start + n), step, seed, purpose);
+            const RandomWords random = random_words(std::uint32_t(group), std::uint32_t(first_image + start + n), step, seed, purpose);
             words[0][n] = random.word[0], words[1][n] = random.word[1], words[2][n] = random.word[2], words[3][n] = random.word[3];
           }
           for (int i = 0; i < 4 && group * 4 + i < y.rows; ++i) {

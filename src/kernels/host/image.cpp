@@ -5,7 +5,7 @@
 
 namespace convnet {
 
-void image_forward(Stream stream, In pixels, In mean, In state, Out acts, bool random, std::uint32_t seed, std::uint32_t purpose) {
+void image_forward(Stream stream, In pixels, In mean, In state, Out acts, bool random, std::uint32_t seed, std::uint32_t purpose, int first_image) {
   checks::image_forward(pixels, mean, state, acts);
   WITH_FLOAT_TYPE(acts, [&]<class T>(T) {
     const auto p = images_of<unsigned char>(pixels);
@@ -17,7 +17,7 @@ void image_forward(Stream stream, In pixels, In mean, In state, Out acts, bool r
     if (random) {
       const auto now = std::uint64_t(rows_of<double>(state).row(0)[state_step]);
       for (int n = 0; n < p.images; ++n) {
-        const auto [top, left, mirrored] = random_crop(n, now, seed, purpose, down, right);
+        const auto [top, left, mirrored] = random_crop(first_image + n, now, seed, purpose, down, right);
         start.push_back(p.row(0, top, (mirrored ? result.width - 1 : 0) + left) - p.data + n);
         step.push_back(mirrored ? -p.pitch : p.pitch);
       }
