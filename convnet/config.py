@@ -14,7 +14,7 @@ from .layers.weights import NOT_BUILT, WeightLayer
 from .schedule import split_list
 
 # Types that the programs of the family know and this one does not yet.
-KNOWN_TYPES = ("local", "sfc", "treefc", "cmpool", "rnorm", "cnorm", "eltmax", "pass", "sum", "blur", "nailbed", "resize", "rscale",
+KNOWN_TYPES = ("local", "sfc", "treefc", "cmpool", "rnorm", "cnorm", "eltmax", "sum", "blur", "nailbed", "resize", "rscale",
                "rgb2yuv", "rgb2lab", "href", "crop", "cost.sum2", "cost.crossent", "cost.crossent2", "cost.rflickr", "cost.gsum2",
                "cost.tica", "cost.msm", "cost.bce", "cost.dce")
 OPTIONS_SECTION = "convnet-train"  # of the params file: long option names of the command
@@ -86,7 +86,7 @@ class _Parser:
         fields = {normalise(f.name): f for f in dataclasses.fields(cls) if f.metadata.get("key")}
         params = self.params.get(section.name)
         if params is None and cls.needs_params:
-            wanted = ", ".join(spelled(f.name) for f in fields.values() if f.metadata["params"])
+            wanted = ", ".join(spelled(f.name) for f in fields.values() if f.metadata["params"] and f.name not in Layer.__dataclass_fields__)
             self.error(where, section.name, f"no section [{section.name}] in {self.params_file}; a layer of type {kind.text} needs one, with {wanted}")
             return None
 
@@ -176,7 +176,7 @@ class _Parser:
     def expand_lists(self, layer: Layer, hints: dict, places: dict[str, tuple[str, str]]) -> bool:
         """Lists have one value for each input; a list of one serves all."""
         for f in dataclasses.fields(layer):
-            if not f.metadata.get("key") or f.name == "inputs" or typing.get_origin(hints[f.name]) is not tuple:
+            if not f.metadata.get("key") or f.name in ("inputs", "gpu") or typing.get_origin(hints[f.name]) is not tuple:
                 continue
             values = getattr(layer, f.name)
             if len(values) == 1:
@@ -217,7 +217,8 @@ def split_neurons(layers: list[Layer]) -> list[Layer]:
         neuron = getattr(layer, "split_neuron", None)
         if neuron is None or neuron.text in ("", "ident"):
             continue
-        split = NeuronLayer(name=f"{layer.name}_neuron", kind="neuron", inputs=(layer.name,), neuron=neuron.text, where=layer.where)
+        split = NeuronLayer(name=f"{layer.name}_neuron", kind="neuron", inputs=(layer.name,), neuron=neuron.text, where=layer.where,
+                            quant_f=layer.quant_f, quant_b=layer.quant_b)
         try:
             split.check()
         except ValueError as error:

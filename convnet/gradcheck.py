@@ -25,7 +25,7 @@ def check_gradients(net: Net, arrays: tuple[np.ndarray, ...]) -> bool:
     plan = net.plan(arrays[0].shape[-1], "check")
     plan.run({**dict(enumerate(arrays)), "state": net.state(0)})
     plan.synchronize()
-    analytic = {name: plan.fetch(f"{name}_grad") for name in net.rate_slots}
+    analytic = {name: sum(plan.fetch(f"{name}_grad")) for name in net.rate_slots}
     coeffs = {node.name: node.layer.coeff for node in net.graph.costs}
 
     def cost() -> float:

@@ -4,15 +4,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from .backends import ALIGNMENT, Device, Tensor, padded
+from .compiler import Compiler
 from .config import Config
 from .data import Provider
 from .errors import CommandLineError, DataError, OutOfMemory
 from .graph import Graph
-from .plan import Compiler, Plan, Value
+from .plan import Plan
+from .recorder import Value
 
 STATE_RATES = 2  # state: step number, 1 while all costs were finite, then the learning rates (tensor.h)
 
@@ -37,10 +40,10 @@ class DataSpec:
 
 
 class Net:
-    """`devices`: by the numbers that the config uses."""
+    """`devices`: by the numbers that the config uses; `mini`: images of a full minibatch."""
 
-    def __init__(self, config: Config, data: DataSpec, devices: dict[int, Device], seed: int = 1, dtype: str = "float32"):
-        self.config, self.data, self.devices, self.seed, self.dtype = config, data, devices, seed, dtype
+    def __init__(self, config: Config, data: DataSpec, devices: dict[int, Device], seed: int = 1, dtype: str = "float32", mini: int = 128):
+        self.config, self.data, self.devices, self.seed, self.dtype, self.mini = config, data, devices, seed, dtype, mini
         self.graph = Graph(config.layers, data.shapes)
         self.rate_slots = self.graph.rate_slots()
         self.persistent: dict[str, Value] = {}
@@ -54,9 +57,13 @@ class Net:
         """One allocation a device for everything that outlives a plan."""
         values: dict[int, list[Value]] = {device: [] for device in self.devices}
         for node in self.graph.nodes:
-            for name, weights in node.weights.items():
-                for full in (f"{node.name}.{name}", f"{node.name}.{name}.inc"):
-                    self._keep(full, weights.shape, self.dtype, node.device, values)
+            for full, weights in node.owned():
+                summed = [f"{full}.sum"] if self.graph.minibatches(node, weights) > 1 else []
+                for device in dict.fromkeys(node.devices):
+                    for name in (full, *summed):
+                        self._keep(f"{name}@{device}", weights.shape, self.dtype, device, values).accumulates = name != full
+                for device, first, last in node.shards(weights.shape):
+                    self._keep(f"{full}.inc@{device}", self.persistent[f"{full}@{device}"].rows(first, last).shape, self.dtype, device, values)
         mean_shape = self.data.shapes[0]
         for device in self.devices:
             self._keep(f"state@{device}", (STATE_RATES + len(self.rate_slots),), "float64", device, values)
@@ -71,9 +78,11 @@ class Net:
             for device in self.devices:
                 self._upload(self.persistent[f"mean@{device}"], self.data.mean)
 
-    def _keep(self, name: str, shape: tuple[int, ...], dtype: str, device: int, values: dict[int, list[Value]]) -> None:
-        self.persistent[name] = Value(name, tuple(shape), dtype, device, persistent=True)
-        values[device].append(self.persistent[name])
+    def _keep(self, key: str, shape: tuple[int, ...], dtype: str, device: int, values: dict[int, list[Value]]) -> Value:
+        name = key.rpartition("@")[0] if "." in key else key
+        self.persistent[key] = Value(name, tuple(shape), dtype, device, persistent=True)
+        values[device].append(self.persistent[key])
+        return self.persistent[key]
 
     def _upload(self, value: Value, array: np.ndarray) -> None:
         self.devices[value.device].upload(value.bound(), array)
@@ -85,73 +94,90 @@ class Net:
     def initialise(self) -> None:
         """Random weights from the seed: each tensor's own stream, so that a net is a function of config and seed."""
         for node in self.graph.nodes:
-            for name, weights in node.weights.items():
-                full = f"{node.name}.{name}"
+            for full, weights in node.owned():
                 values = np.full(weights.shape, weights.constant, np.float32)
                 if weights.stdev:
                     key = np.array([self.seed, zlib.crc32(f"weights {full}".encode())], np.uint64)
                     draws = np.random.Generator(np.random.Philox(key=key)).standard_normal(weights.shape, np.float32)
                     values += np.float32(weights.stdev) * draws
-                self._upload(self.persistent[full], values)
-                self._upload(self.persistent[f"{full}.inc"], np.zeros(weights.shape, np.float32))
+                self.set(full, values)
+                self.set(f"{full}.inc", np.zeros(weights.shape, np.float32))
+
+    def _places(self, name: str) -> tuple[tuple[int, ...], list[Value]]:
+        """Shape of a learned tensor, or of what belongs to it, and its values: whole on every device, or rows of it on each."""
+        full = name if name in self.rate_slots else name.rpartition(".")[0]
+        node = self.graph.by_name[full.rpartition(".")[0]]
+        return node.weights[full.rpartition(".")[2]].shape, [self.persistent[key] for device in dict.fromkeys(node.devices)
+                                                             if (key := f"{name}@{device}") in self.persistent]
 
     def get(self, name: str) -> np.ndarray:
-        """A learned tensor, layer.W0, or its momentum, layer.W0.inc."""
-        value = self.persistent[name]
-        return self.devices[value.device].download(value.bound())
+        """A learned tensor, layer.W0, its momentum, layer.W0.inc, or the sum of its gradients since the last update, layer.W0.sum."""
+        shape, values = self._places(name)
+        arrays = [self.devices[value.device].download(value.bound()) for value in values]
+        if name.endswith(".inc"):
+            return np.concatenate(arrays).reshape(shape) if len(arrays) > 1 else arrays[0].reshape(shape)
+        return sum(arrays[1:], arrays[0]) if name.endswith(".sum") else arrays[0]
 
     def set(self, name: str, array: np.ndarray) -> None:
-        value = self.persistent[name]
-        if array.shape != value.shape:
-            raise DataError(f"{name} has shape {array.shape}, expected {value.shape}: the weights are of another net")
-        self._upload(value, array)
+        shape, values = self._places(name)
+        if array.shape != shape:
+            raise DataError(f"{name} has shape {array.shape}, expected {shape}: the weights are of another net")
+        first = 0
+        for i, value in enumerate(values):
+            if name.endswith(".inc"):
+                rows = prod(value.shape[:-1])
+                self._upload(value, array.reshape(-1, shape[-1])[first : first + rows].reshape(value.shape))
+                first += rows
+            else:
+                self._upload(value, np.zeros_like(array) if name.endswith(".sum") and i else array)
+
+    def tensor_names(self) -> list[str]:
+        """What a run goes on with: all weights and momenta, and sums of gradients that are not complete."""
+        summed = {f"{full}.sum" for node in self.graph.nodes for full, weights in node.owned() if self.graph.minibatches(node, weights) > 1}
+        return [name for full in self.rate_slots for name in (full, f"{full}.inc", f"{full}.sum") if not name.endswith(".sum") or name in summed]
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """All weights and momenta."""
-        return {full: self.get(full) for name in self.rate_slots for full in (name, f"{name}.inc")}
+        return {name: self.get(name) for name in self.tensor_names()}
 
     def load(self, tensors: dict[str, np.ndarray]) -> None:
-        """Weights and momenta of a checkpoint."""
-        for name in self.rate_slots:
-            for full in (name, f"{name}.inc"):
-                if full not in tensors:
-                    raise DataError(f"{full} is missing: the weights are of another net")
-                self.set(full, tensors[full])
+        """What `tensors` gave, of a checkpoint."""
+        for name in self.tensor_names():
+            if name not in tensors:
+                raise DataError(f"{name} is missing: the weights are of another net")
+            self.set(name, tensors[name])
 
     # ---- plans ------------------------------------------------------------------------------------------------
 
-    def plan(self, images: int, phase: str, keep: tuple[str, ...] = ()) -> Plan:
+    def plan(self, images: int, phase: str, keep: tuple[str, ...] = (), step: int = 0) -> Plan:
         """The plan for so many images, made when it is first asked for.
 
         phase: train (forward, backward, update; augmented), test (forward), or check (forward as when testing, and
         backward; the gradients of the weights are kept).
         keep: layers whose acts can be fetched.
+        step: of the run; it matters where gradients are summed over several minibatches.
         """
-        key = (images, phase, keep)
+        position = step % self.graph.cycle if phase == "train" else 0
+        key = (images, phase, keep, position)
         if key not in self._plans:
-            self._plans[key] = self.compile(images, phase, keep)
+            self._plans[key] = self.compile(images, phase, keep, position)
             self._bind(self._plans[key])
         return self._plans[key]
 
-    def compile(self, images: int, phase: str, keep: tuple[str, ...] = ()) -> Plan:
+    def compile(self, images: int, phase: str, keep: tuple[str, ...] = (), position: int = 0) -> Plan:
         """A plan without memory."""
-        signatures = next(iter(self.devices.values())).ops.signatures
-        data_types = dict(enumerate(self.data.stored))
-        training = phase == "train"
-        compiler = Compiler(self.graph, self.persistent, signatures, images, self.dtype, data_types, self.seed, training, augment=training)
-        compiler.forward()
-        kept = [compiler.acts(node) for node in self.graph.costs]
+        names = [node.name for node in self.graph.computed]
         for name in keep:
-            if name not in self.graph.by_name or self.graph.by_name[name].layer.on_host:
-                raise CommandLineError(f"no layer {name}; expected one of {', '.join(n.name for n in self.graph.nodes if not n.layer.on_host)}")
-            kept.append(compiler.acts(self.graph.by_name[name]))
-        if phase != "test":
-            compiler.backward()
-        if phase == "train":
-            compiler.update(self.rate_slots)
+            if name not in names:
+                raise CommandLineError(f"no layer {name}; expected one of {', '.join(names)}")
+        signatures = next(iter(self.devices.values())).ops.signatures
+        compiler = Compiler(self.graph, self.persistent, signatures, images, self.dtype, dict(enumerate(self.data.stored)), self.seed, position, self.mini)
+        steps = compiler.record(phase, self.rate_slots)
+        wanted = [node.name for node in self.graph.costs] + list(keep)
+        kept = {name: [compiler.acts(self.graph.by_name[name], chunk) for chunk in compiler.filled(range(self.graph.chunks))] for name in wanted}
         if phase == "check":
-            kept += [compiler.weights_gradient(node, name) for node in self.graph.nodes for name in node.weights]
-        return Plan(compiler.ops.steps, kept, self.devices, images)
+            kept |= {f"{full}_grad": [compiler.weights_gradient(full, device) for device in dict.fromkeys(node.devices)]
+                     for node in self.graph.nodes for full, _ in node.owned()}
+        return Plan(steps, kept, self.devices, images)
 
     def _bind(self, plan: Plan) -> None:
         """Gives a plan the arenas; where they are too small, larger ones, which moves every other plan too."""
@@ -195,11 +221,11 @@ class Net:
     def costs(self, plan: Plan) -> dict[str, np.ndarray]:
         """Name of a cost -> its numbers, summed over the images of the last run. Waits for all devices."""
         plan.synchronize()
-        return {node.name: plan.fetch(node.name) for node in self.graph.costs}
+        return {node.name: sum(plan.fetch(node.name)) for node in self.graph.costs}
 
     def train(self, arrays: tuple[np.ndarray, ...], step: int, rates: Iterable[float]) -> dict[str, np.ndarray]:
         """One minibatch: forward, backward, update. Returns its costs; the update was skipped if one is not finite."""
-        plan = self.plan(arrays[0].shape[-1], "train")
+        plan = self.plan(arrays[0].shape[-1], "train", step=step)
         plan.run({**dict(enumerate(arrays)), "state": self.state(step, rates)})
         return self.costs(plan)
 
@@ -208,14 +234,14 @@ class Net:
         plan = self.plan(arrays[0].shape[-1], "test", keep)
         plan.run({**dict(enumerate(arrays)), "state": self.state(0)})
         costs = self.costs(plan)
-        return costs, {name: plan.fetch(name) for name in keep}
+        return costs, {name: np.concatenate(plan.fetch(name), axis=-1) for name in keep}
 
     def first_not_finite(self, arrays: tuple[np.ndarray, ...], step: int) -> str:
         """The first step of a training minibatch, run again, with an output that is infinite or not a number.
 
         The weights are still those that the minibatch was run with, since the update was skipped.
         """
-        plan = self.plan(arrays[0].shape[-1], "train")
+        plan = self.plan(arrays[0].shape[-1], "train", step=step)
         plan.feeds = {**dict(enumerate(arrays)), "state": self.state(step)}
         for i, at in enumerate(plan.steps):
             at.call()

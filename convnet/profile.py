@@ -9,7 +9,8 @@ from pathlib import Path
 from . import timeline
 from .errors import CannotCreate, WriteFailed
 from .net import Net
-from .plan import Plan, Span, Step, Value
+from .plan import Plan, Span
+from .recorder import Step, Value
 from .work import bytes_moved, flops
 
 ROUNDS = 5

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import CommandLineError
-from .plan import Span, Step
+from .plan import Span
+from .recorder import Step
 
 FORMATS = (".png", ".svg", ".pdf")
 COLORS = {"conv": "#3b6fb6", "fc": "#7b52ab", "lrn": "#2f9e8f", "pool": "#86b94a", "neuron, bias, cost, ...": "#e0a526",

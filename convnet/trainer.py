@@ -62,7 +62,7 @@ class Trainer:
         self.best: tuple[float, str] | None = tuple(header["best"]) if header.get("best") else None
         self.saved_step = self.position.step
         self.last_step = self.position.step + options.max_steps if options.max_steps else None
-        rates = {f"{node.name}.{name}": weights.rate for node in net.graph.nodes for name, weights in node.weights.items()}
+        rates = {full: weights.rate for node in net.graph.nodes for full, weights in node.owned()}
         self._schedules = [rates[name] for name in net.rate_slots]
         self._signal, self._signal_time = 0, 0.0
 

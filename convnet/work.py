@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from math import prod
 
-from .plan import Step
+from .recorder import Step
 
 
 def taps(pixels: int, size: int, outputs: int, stride: int, padding: int) -> int:

@@ -81,7 +81,7 @@ def facts(name):
     multiply_adds = dict.fromkeys(graph.devices, 0)
     for node in learners:
         filters = sum(math.prod(w.shape) for key, w in node.weights.items() if key != "b")
-        multiply_adds[node.device] += filters * math.prod(node.shape[1:])
+        multiply_adds[node.device(0)] += filters * math.prod(node.shape[1:])
     with contextlib.ExitStack() as stack:
         devices = {i: stack.enter_context(Device("host_baseline", i, i, 1)) for i in graph.devices}
         net = Net(config, data, devices)

@@ -10,7 +10,8 @@ import pytest
 from convnet.backends import Device
 from convnet.config import parse_config, read_config
 from convnet.net import DataSpec, Net
-from convnet.plan import Value, place
+from convnet.plan import place
+from convnet.recorder import Value
 
 ROOT = Path(__file__).parent.parent
 ALEXNET = ROOT / "convnet" / "models" / "alexnet"

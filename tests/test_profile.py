@@ -13,8 +13,9 @@ from convnet import timeline
 from convnet.cli.train import train
 from convnet.config import parse_config
 from convnet.errors import CannotCreate, CommandLineError, ConfigError, WriteFailed
-from convnet.plan import Span, Step, Value
+from convnet.plan import Span
 from convnet.profile import chrome_trace
+from convnet.recorder import Step, Value
 from convnet.timeline import rows_of
 from test_plan import PARAMS, SMALL, TWO_COLUMNS, open_net
 

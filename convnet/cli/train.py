@@ -21,7 +21,7 @@ from ..data import Batch, Provider, format_range, mean_of, open_provider
 from ..data.provider import square_shape
 from ..errors import CannotCreate, CommandLineError, ConfigError, MissingInput, NoSuchDevice
 from ..gradcheck import check_gradients
-from ..graph import Graph
+from ..graph import Graph, listed
 from ..layers.weights import WeightLayer
 from ..net import DataSpec, Net
 from ..options import Options, read_options_section
@@ -81,7 +81,7 @@ def train(argv: list[str] | None = None) -> int:
         log.start(convnet=__version__, commit=commit(), python=platform.python_version(), numpy=np.__version__, backend=backend,
                   isa=host_isa() if backend == "host" else None, devices=device_names(devices), options=options.stored(),
                   resumed=str(resumed) if resumed else None)
-        net = Net(config, data, devices, options.seed, "float64" if options.check_grads else "float32")
+        net = Net(config, data, devices, options.seed, "float64" if options.check_grads else "float32", options.mini)
         warnings += [*config.warnings, *doubts(net, options, resumed)]
         for text in warnings:
             log.warning(text)
@@ -273,7 +273,7 @@ def doubts(net: Net, options: Options, resumed: Path | None) -> list[str]:
     if options.plan or options.profiles or options.check_grads or options.test_only:
         return []
     texts = []
-    weights = {f"{node.name}.{name}": w for node in net.graph.nodes for name, w in node.weights.items()}
+    weights = {full: weights for node in net.graph.nodes for full, weights in node.owned()}
     frozen = [name for name, w in weights.items() if w.rate.base <= 0]
     if frozen and not resumed:
         texts.append(f"learning rate 0 for {', '.join(frozen)}: random weights that never change. "
@@ -287,7 +287,8 @@ def describe_net(net: Net, images: int, backend: str) -> None:
     """Prints the layers, as the original."""
     for node in net.graph.nodes:
         layer, (channels, height, width) = node.layer, node.shape
-        where = "" if layer.on_host else f" on {'GPU' if backend == 'cuda' else 'device'} {node.device}"
+        place = "GPU" if backend == "cuda" else "device"
+        where = "" if layer.on_host else f" on {place}{'s' if node.replicas > 1 else ''} {listed(node.devices)}"
         outputs = f"{height}x{width} {channels}-channel output" if height * width > 1 and not layer.on_host else f"{channels * height * width} outputs"
         print(f"Initialized {layer.title()} '{node.name}'{where}" + ("" if layer.is_cost else f", producing {outputs}"))
     for index, kinds in net.memory(net.plan(images, "train")).items():

@@ -50,6 +50,8 @@ class Weights:
 
     shape     outputs fastest: conv (channels, y, x, filters), fc (inputs, outputs), biases (n,)
     stdev     of the normal distribution it starts from, and `constant` its mean
+    period    passes from one update to the next; 0: as few as possible
+    source    whose they are, as conv1.W0, where they are not its own
     """
 
     shape: tuple[int, ...]
@@ -58,6 +60,8 @@ class Weights:
     rate: Schedule
     momentum: float
     decay: float
+    period: int = 0
+    source: str = ""
 
 
 @dataclass
@@ -67,7 +71,9 @@ class Layer:
     name: str
     kind: str
     inputs: tuple[str, ...] = key((), "the layers it reads, all defined above it")
-    gpu: int = key(-1, "device it lives on; default: that of its first input that is not data, else 0", least=-1)
+    gpu: tuple[int, ...] = key((), "device it lives on, or those of its replicas; default: those of its first input that is not data, else 0", least=0)
+    quant_f: str = key("default", "how its acts cross to another device; half: in half precision", params=True, choices=("default", "half"))
+    quant_b: str = key("default", "how the gradient of its acts crosses back", params=True, choices=("default", "half"))
     where: str = field(default="", kw_only=True)  # file:line of its section
     warnings: list[tuple[str, str]] = field(default_factory=list, kw_only=True, repr=False)  # (field, text)
 

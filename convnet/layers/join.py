@@ -6,9 +6,9 @@ from math import prod
 from . import Layer, Shape, key, layer, same_shapes
 
 
-@layer("concat")
+@layer("concat", "pass")
 class Concat(Layer):
-    """The channels of its inputs, one after the other."""
+    """The channels of its inputs, one after the other. pass: cuda-convnet2's word for it."""
 
     input_count = None
 

@@ -1,13 +1,14 @@
 """What layers with weights have in common."""
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ..schedule import Schedule, parse_schedule
 from . import BadKey, Layer, Shape, Weights, key
 
 NOT_BUILT = {"wball": "0", "superEps": "0", "superMom": "0", "wcNormMin": "0", "wcNormMax": "0", "randSparse": "0",
-             "weightSource": "", "initWFunc": "", "initBFunc": "", "initCFunc": "", "updatePeriod": "0"}
+             "initWFunc": "", "initBFunc": "", "initCFunc": ""}
 
 
 @dataclass
@@ -23,6 +24,8 @@ class WeightLayer(Layer):
     mom_w: tuple[float, ...] = key(help="momentum of the weights", params=True)
     mom_b: float = key(help="momentum of the biases", params=True)
     wc: tuple[float, ...] = key((0.0,), "weight decay", params=True)
+    weight_source: tuple[str, ...] = key((), "shares the weights of another layer, as conv1[0]: those of its first input; empty: has its own")
+    update_period: int = key(0, "passes from one update to the next; 0: as few as possible", params=True, least=0)
     sched_w: str = key("", "schedule of epsW, as the 2012 program spells it: dexp[tgtFactor=250,numSteps=4]", params=True)
     sched_b: str = key("", "schedule of epsB", params=True)
 
@@ -48,14 +51,25 @@ class WeightLayer(Layer):
             raise BadKey(field_name, str(error)) from None
         return rate
 
+    def source(self, index: int) -> str:
+        """Whose weights those of an input are, as conv1.W0; "": its own. BadKey where it cannot be read."""
+        text = self.weight_source[index] if self.weight_source else ""
+        match = re.fullmatch(r"([^\[\]]+)(?:\[(\d+)\])?", text) if text else None
+        if text and not match:
+            raise BadKey("weight_source", f"{text}: expected a layer and one of its inputs, as conv1[0]")
+        return f"{match[1]}.W{int(match[2] or 0)}" if match else ""
+
     def check(self) -> None:
+        for i in range(len(self.inputs)):
+            self.source(i)
         for name, schedule in self.rates().items():
             if schedule.warning:
                 self.warnings.append(("eps_b" if name == "b" else "eps_w", schedule.warning))
 
     def weights(self, *inputs: Shape) -> dict[str, Weights]:
         rates = self.rates()
-        weights = {f"W{i}": Weights(self.weight_shape(i, shape), self.init_w[i], 0.0, rates[f"W{i}"], self.mom_w[i], self.wc[i])
+        weights = {f"W{i}": Weights(self.weight_shape(i, shape), self.init_w[i], 0.0, rates[f"W{i}"], self.mom_w[i], self.wc[i],
+                                    self.update_period, self.source(i))
                    for i, shape in enumerate(inputs)}
-        weights["b"] = Weights((self.bias_count(*inputs),), 0.0, self.init_b, rates["b"], self.mom_b, 0.0)
+        weights["b"] = Weights((self.bias_count(*inputs),), 0.0, self.init_b, rates["b"], self.mom_b, 0.0, self.update_period)
         return weights

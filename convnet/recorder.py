@@ -1,0 +1,143 @@
+"""What a plan is made of, values and steps, and the recorder that turns calls of ops into steps."""
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import prod
+
+from .backends import Tensor, itemsize, tensor_bytes
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor that a plan reads or writes, before it has an address.
+
+    `root` holds the memory, of which a value may be some rows. Persistent ones (weights, state) outlive the plan
+    and have their tensor from the start; `accumulates`: a persistent one that is summed over minibatches.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    device: int
+    tensor: Tensor | None = None
+    persistent: bool = False
+    accumulates: bool = False
+    root: Value = None  # type: ignore[assignment]
+    first_row: int = 0
+
+    def __post_init__(self):
+        self.root = self.root or self
+
+    def slice(self, first: int, last: int) -> Value:
+        """Channels `first` to `last`."""
+        step = prod(self.shape[1:-1])
+        return Value(f"{self.name}[{first}:{last}]", (last - first, *self.shape[1:]), self.dtype, self.device, root=self.root,
+                     first_row=self.first_row + first * step)
+
+    def rows(self, first: int, last: int) -> Value:
+        """Rows `first` to `last` of the tensor seen as a matrix; itself where those are all."""
+        rows = prod(self.shape[:-1])
+        return self if (first, last) == (0, rows) else self.reshaped(rows, self.shape[-1]).slice(first, last)
+
+    def reshaped(self, *shape: int) -> Value:
+        return Value(self.name, shape, self.dtype, self.device, root=self.root, first_row=self.first_row)
+
+    @property
+    def nbytes(self) -> int:
+        return tensor_bytes(self.shape, self.dtype)
+
+    def bound(self) -> Tensor:
+        """Its tensor; the root has been given an address."""
+        tensor = self.root.tensor
+        offset = self.first_row * tensor.pitch * itemsize(self.dtype)
+        return replace(tensor, ptr=tensor.ptr + offset, shape=self.shape)
+
+
+@dataclass(eq=False)
+class Step:
+    """One recorded call. `adds`: the writes that are added to what is there."""
+
+    op: str
+    device: int
+    layer: str
+    phase: str  # forward, backward, update
+    reads: tuple[Value, ...]
+    writes: tuple[Value, ...]
+    adds: tuple[bool, ...]
+    scalars: dict = field(default_factory=dict)
+    call: Callable[[], None] | None = None
+
+    def line(self) -> str:
+        """The step as a line of the table."""
+        target = ", ".join(value.name for value in self.writes)
+        sign = "+=" if any(self.adds) else "<-"
+        shape = "x".join(map(str, self.writes[-1].shape[:-1]))
+        sources = ", ".join(value.name for value in self.reads)
+        moved = f"  {self.reads[0].nbytes} bytes" if self.op == "copy" else ""
+        return f"gpu {self.device}  {self.op:24}{shape:12}{target:28}{sign} {sources}{moved}".rstrip()
+
+
+@dataclass
+class LayerTensors:
+    """What a layer's forward and backward see. Tensors are (channels, height, width, images)."""
+
+    inputs: list[Value]
+    acts: Value
+    acts_grad: Value | None
+    inputs_grad: list[Value | None]  # None where no gradient is wanted
+    weights: dict[str, Value]
+    weights_grad: dict[str, Value]
+    saved: dict[str, Value]
+    state: Value
+    training: bool
+    layer: str
+    seed: int
+    first_image: int  # where these images begin in the minibatch
+
+    def random(self, purpose: str) -> dict[str, int]:
+        """The key of the generator for this layer's draws, and where its counter begins."""
+        return {"seed": self.seed, "purpose": zlib.crc32(f"{purpose} {self.layer}".encode()), "first_image": self.first_image}
+
+
+class Recorder:
+    """Stands in for the ops module: a call becomes a step."""
+
+    def __init__(self, signatures: dict[str, str]):
+        self._tensors = {op: [word.split(":") for word in text.split() if word.startswith(("In:", "Out:"))] for op, text in signatures.items()}
+        self.steps: list[Step] = []
+        self.written: set[tuple[int, int, int]] = set()
+        self.device, self.layer, self.phase = 0, "", ""
+
+    def at(self, device: int, layer: str, phase: str) -> Recorder:
+        self.device, self.layer, self.phase = device, layer, phase
+        return self
+
+    def __getattr__(self, op: str):
+        return partial(self.record, op)
+
+    def record(self, op: str, *values: Value, **scalars) -> None:
+        kinds = [kind for kind, name in self._tensors[op] if name != "workspace"]
+        reads = tuple(value for kind, value in zip(kinds, values, strict=True) if kind == "In")
+        writes = tuple(value for kind, value in zip(kinds, values, strict=True) if kind == "Out")
+        self.append(op, reads, writes, scalars)
+
+    def append(self, op: str, reads: tuple[Value, ...], writes: tuple[Value, ...], scalars: dict) -> None:
+        for value in (*reads, *writes):
+            assert op == "copy" or value.device == self.device, f"{op} of {self.layer} on {self.device} uses {value.name} on {value.device}"
+        adds = tuple(self.is_written(value) and (value.root.accumulates or not value.root.persistent) for value in writes)
+        self.mark_written(writes)
+        self.steps.append(Step(op, self.device, self.layer, self.phase, reads, writes, adds, scalars))
+
+    @staticmethod
+    def _place(value: Value) -> tuple[int, int, int]:
+        return id(value.root), value.first_row, prod(value.shape)
+
+    def mark_written(self, values: Iterable[Value]) -> None:
+        """What is written to these from now on is added."""
+        self.written |= {self._place(value) for value in values}
+
+    def is_written(self, value: Value) -> bool:
+        return self._place(value) in self.written or self._place(value.root) in self.written
