@@ -20,6 +20,7 @@ from . import arrays
 from .arrays import Memory, Stream, View
 from .backends import BACKENDS, Tensor, choose_backend, cuda_problem, load_module
 from .errors import NoSuchDevice
+from .passes import ELEMENTWISE
 
 Shape = tuple[int, ...]
 
@@ -44,9 +45,8 @@ UNKNOWN = {"conv_backward_data": "the images'", "conv_backward_filters": "the fi
 RESHAPED = {"fc_forward", "fc_backward_data", "bias_backward", "max_pool_forward", "avg_pool_forward"}
 # Tensors that are not of the call's floating type.
 DTYPES = {"state": "float64", "costs": "float64", "pixels": "uint8", "halves": "float16"}
-# Ops that read and overwrite what the caller gives; and those whose output may be one of their inputs.
+# Ops that read and overwrite what the caller gives.
 UPDATES = {"sgd_update", "check_finite"}
-ELEMENTWISE = {"neuron_forward", "neuron_backward", "dropout", "scaled_copy"}
 DEFAULTS = {"stride": 1, "padding": 0, "groups": 1, "start": 0, "a": 1.0, "b": 1.0, "bias": 1.0, "dropout.scale": 1.0,
             "seed": 0, "purpose": 0, "first_image": 0, "random": False, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay": 0.0, "rate_slot": 0}
 # What the parameters mean that ops.h does not have.

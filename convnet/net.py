@@ -42,8 +42,9 @@ class DataSpec:
 class Net:
     """`devices`: by the numbers that the config uses; `mini`: images of a full minibatch."""
 
-    def __init__(self, config: Config, data: DataSpec, devices: dict[int, Device], seed: int = 1, dtype: str = "float32", mini: int = 128):
-        self.config, self.data, self.devices, self.seed, self.dtype, self.mini = config, data, devices, seed, dtype, mini
+    def __init__(self, config: Config, data: DataSpec, devices: dict[int, Device], seed: int = 1, dtype: str = "float32", mini: int = 128,
+                 conserve_mem: bool = False):
+        self.config, self.data, self.devices, self.seed, self.dtype, self.mini, self.conserve_mem = config, data, devices, seed, dtype, mini, conserve_mem
         self.graph = Graph(config.layers, data.shapes)
         self.rate_slots = self.graph.rate_slots()
         self.persistent: dict[str, Value] = {}
@@ -177,7 +178,7 @@ class Net:
         if phase == "check":
             kept |= {f"{full}_grad": [compiler.weights_gradient(full, device) for device in dict.fromkeys(node.devices)]
                      for node in self.graph.nodes for full, _ in node.owned()}
-        return Plan(steps, kept, self.devices, images)
+        return Plan(steps, kept, self.devices, images, self.conserve_mem)
 
     def _bind(self, plan: Plan) -> None:
         """Gives a plan the arenas; where they are too small, larger ones, which moves every other plan too."""

@@ -37,6 +37,7 @@ class Options:
     seed: int = option(1, "of initial weights, dropout, crops and random data", kind="int", metavar="N")
     backend: str = option("auto", "auto, cuda, host or simt; auto: cuda where there is a GPU, else host")
     gpu: list[int] | None = option(None, "the GPU of each of the config's devices 0, 1, ..., as 0,1; on host and simt any numbers", kind="devices", metavar="LIST")
+    conserve_mem: bool = option(False, "take less memory: compute some activities again in backward instead of keeping them", kind="flag")
     log: str | None = option(None, "write one JSON object a line into this file", kind="path", metavar="FILE")
     resume: str | None = option(None, "go on with the newest valid checkpoint of a run, or of the newest run in a --save-path, or with this file", kind="path", metavar="DIR")
     test_only: bool = option(False, "test the checkpoint of --resume and stop", kind="flag")

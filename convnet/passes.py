@@ -6,6 +6,10 @@ from dataclasses import replace
 
 from .recorder import Step, Value
 
+# Ops that may write over what they read; and those that take less time than fetching what they computed would.
+ELEMENTWISE = {"neuron_forward", "neuron_backward", "dropout", "scaled_copy"}
+RECOMPUTED = {"neuron_forward", "lrn_forward", "max_pool_forward", "avg_pool_forward", "dropout", "scaled_copy"}
+
 
 def fuse_softmax_cost(steps: list[Step]) -> list[Step]:
     """Softmax under logistic regression alone: one gradient, with nothing divided (SEMANTICS 3.4)."""
@@ -35,3 +39,71 @@ def drop_unread(steps: list[Step], keep: set[Value]) -> list[Step]:
             kept.append(step)
             wanted |= {value.root for value in step.reads}
     return kept[::-1]
+
+
+def update_early(steps: list[Step]) -> list[Step]:
+    """Updates as soon as nothing needs the old weights, so that gradients need not be kept to the end."""
+    order: list[Step] = []
+    for step in steps:
+        place = len(order)
+        if step.phase == "update":
+            sources, targets = ({value.root for value in values} for values in (step.reads, step.writes))
+            while place and not reads(order[place - 1], targets) and not any(value.root in sources | targets for value in order[place - 1].writes):
+                place -= 1
+        order.insert(place, step)
+    return order
+
+
+def recompute(steps: list[Step], keep: set[Value]) -> list[Step]:
+    """What is cheap to compute is not kept from forward to backward, but computed again (--conserve-mem).
+
+    Where what it was computed from is still there: from the last layer to the first, the outputs of a forward step that
+    backward reads are made anew before the first step that does.
+    """
+    for step in reversed([step for step in steps if step.phase == "forward" and step.op in RECOMPUTED]):
+        outputs = {value.root for value in step.writes}
+        at = next((i for i, later in enumerate(steps) if later.phase == "backward" and reads(later, outputs)), None)
+        if at is None or outputs & keep or not all(whole(value) for later in steps for value in (*later.reads, *later.writes) if value.root in outputs):
+            continue
+        if sum(any(value.root in outputs for value in other.writes) for other in steps) > 1:
+            continue
+        if not all(value.root.persistent or any(reads(later, {value.root}) for later in steps[at:]) for value in step.reads):
+            continue
+        anew = {root: replace(root, root=None) for root in outputs}
+        again = replace(step, phase="backward", writes=tuple(anew[value.root] for value in step.writes))
+        renewed = [replace(later, reads=tuple(anew.get(value.root, value) for value in later.reads)) if reads(later, outputs) else later for later in steps[at:]]
+        steps = [*steps[:at], again, *renewed]
+    return steps
+
+
+def work_in_place(steps: list[Step], keep: set[Value]) -> None:
+    """An element-wise op overwrites an input that no later step reads."""
+    values, first_write, last_use = defaultdict(set), {}, {}
+    for i, step in enumerate(steps):
+        for value in (*step.reads, *step.writes):
+            values[value.root].add(value)
+            last_use[value.root] = i
+        for value in step.writes:
+            first_write.setdefault(value.root, i)
+    for i, step in enumerate(steps):
+        if step.op not in ELEMENTWISE:
+            continue
+        target = step.writes[0]
+        for source in reversed(step.reads):
+            if (first_write[target.root] == i and last_use[source.root] == i and whole(target) and whole(source) and source.shape == target.shape
+                    and not source.root.persistent and not target.root.persistent and source.root not in keep):
+                last_use[source.root] = last_use[target.root]
+                merged = values.pop(target.root) | {target.root}
+                for value in merged:
+                    value.root = source.root
+                values[source.root] |= merged
+                break
+
+
+def reads(step: Step, roots: set[Value]) -> bool:
+    return any(value.root in roots for value in step.reads)
+
+
+def whole(value: Value) -> bool:
+    """Not some rows of a larger tensor, nor the tensor seen in another shape."""
+    return value.shape == value.root.shape

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from .backends import ALIGNMENT, Device, Tensor, padded
-from .passes import drop_unread, fuse_softmax_cost
+from .passes import drop_unread, fuse_softmax_cost, recompute, update_early, work_in_place
 from .recorder import Step, Value
 
 
@@ -49,11 +49,15 @@ class Plan:
     """Steps with addresses, to be run any number of times.
 
     keep: values that can be fetched after a run, by name; several where the devices, or the chunks of the minibatch, have one each.
+    conserve: compute again in backward what needs no more than that (--conserve-mem).
     """
 
-    def __init__(self, steps: list[Step], keep: dict[str, list[Value]], devices: dict[int, Device], images: int):
+    def __init__(self, steps: list[Step], keep: dict[str, list[Value]], devices: dict[int, Device], images: int, conserve: bool = False):
         self.devices, self.images, self.kept = devices, images, keep
-        self.steps = drop_unread(fuse_softmax_cost(steps), self._kept_roots())
+        self.steps = update_early(drop_unread(fuse_softmax_cost(steps), self._kept_roots()))
+        if conserve:
+            self.steps = recompute(self.steps, self._kept_roots())
+        work_in_place(self.steps, self._kept_roots())
         self._lifetimes = self._find_lifetimes()
         self._workspaces = {device: self._workspace_bytes(device) for device in devices}
         self.offsets: dict[Value, int] = {}

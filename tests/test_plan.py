@@ -229,6 +229,43 @@ def test_the_papers_net_fits_in_the_memory_it_had(alexnet_plan):
     assert max(alexnet_plan.arena_bytes.values()) < 3 * 2**30
 
 
+def test_conserving_memory_gives_the_same_bits():
+    results = []
+    for conserve in (False, True):
+        net = open_net("host", two_columns(1), SMALL, conserve_mem=conserve)
+        results.append((train_some(net, 4), net.plan(12, "train")))
+    ((costs, tensors), plan), ((lean_costs, lean_tensors), lean) = results
+    assert costs.tobytes() == lean_costs.tobytes()
+    assert all(tensor.tobytes() == lean_tensors[name].tobytes() for name, tensor in tensors.items())
+    again = [{step.op for step in made.steps if step.phase == "backward"} & {"lrn_forward", "max_pool_forward"} for made in (plan, lean)]
+    assert again == [set(), {"lrn_forward", "max_pool_forward"}]
+
+
+def test_the_papers_net_takes_a_quarter_less_when_memory_is_conserved(alexnet_plan):
+    net = open_net("host", read_config(ALEXNET / "layers.cfg", ALEXNET / "params.cfg"), IMAGENET, conserve_mem=True)
+    assert max(net.compile(128, "train").arena_bytes.values()) < 0.75 * max(alexnet_plan.arena_bytes.values())
+
+
+def test_a_neuron_overwrites_what_only_it_reads(alexnet_plan):
+    for step in alexnet_plan.steps:
+        if step.op == "neuron_forward":
+            assert step.writes[0].root is step.reads[0].root, step.line()
+
+
+def test_what_is_to_be_looked_at_is_not_overwritten():
+    net = open_net("host", two_columns(1), SMALL)
+    net.initialise()
+    rng = np.random.default_rng(0)
+    arrays = (rng.integers(0, 256, (3, 14, 14, 6), np.uint8), np.zeros((1, 1, 1, 6), np.float32))
+    _, kept = net.test(arrays, ("conv1a", "conv1a_neuron"))
+    assert kept["conv1a"].min() < 0 and (np.maximum(kept["conv1a"], 0) == kept["conv1a_neuron"]).all()
+
+
+def test_weights_are_updated_before_the_gradients_of_all_are_there(alexnet_plan):
+    phases = [step.phase for step in alexnet_plan.steps]
+    assert phases.index("update") < len(phases) - phases[::-1].index("backward")
+
+
 def test_softmax_under_logistic_regression_alone_has_one_gradient(alexnet_plan):
     ops = [step.op for step in alexnet_plan.steps]
     assert "logreg_softmax_backward" in ops and "softmax_backward" not in ops

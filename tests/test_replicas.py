@@ -170,7 +170,7 @@ def test_in_a_hybrid_the_convolutional_layers_run_once_and_the_others_in_every_p
     assert order == [("conv_forward", "conv1/0"), ("conv_forward", "conv1/1"), ("fc_forward", "fc2/0"), ("fc_forward", "fc3/0"),
                      ("fc_forward", "fc2/1"), ("fc_forward", "fc3/1"), ("conv_backward_filters", "conv1.W0_grad"), ("conv_backward_filters", "conv1.W0_grad")]
     updates = [step.layer for step in steps if step.op == "sgd_update"]
-    assert updates == ["fc2", "fc2", "fc3", "fc3", "conv1", "conv1", "conv1", "fc2", "fc2", "fc3", "fc3"]  # each rows of W0, and b
+    assert updates == ["fc3", "fc3", "fc2", "fc2", "fc3", "fc3", "fc2", "fc2", "conv1", "conv1", "conv1"]  # each rows of W0, and b
 
 
 @pytest.mark.parametrize("gpu", ["0", "0,1"])

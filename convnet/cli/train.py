@@ -81,7 +81,7 @@ def train(argv: list[str] | None = None) -> int:
         log.start(convnet=__version__, commit=commit(), python=platform.python_version(), numpy=np.__version__, backend=backend,
                   isa=host_isa() if backend == "host" else None, devices=device_names(devices), options=options.stored(),
                   resumed=str(resumed) if resumed else None)
-        net = Net(config, data, devices, options.seed, "float64" if options.check_grads else "float32", options.mini)
+        net = Net(config, data, devices, options.seed, "float64" if options.check_grads else "float32", options.mini, options.conserve_mem)
         warnings += [*config.warnings, *doubts(net, options, resumed)]
         for text in warnings:
             log.warning(text)
