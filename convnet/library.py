@@ -48,7 +48,7 @@ DTYPES = {"state": "float64", "costs": "float64", "pixels": "uint8", "halves": "
 # Ops that read and overwrite what the caller gives.
 UPDATES = {"sgd_update", "check_finite"}
 DEFAULTS = {"stride": 1, "padding": 0, "groups": 1, "start": 0, "a": 1.0, "b": 1.0, "bias": 1.0, "dropout.scale": 1.0,
-            "seed": 0, "purpose": 0, "first_image": 0, "random": False, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay": 0.0, "rate_slot": 0}
+            "seed": 0, "purpose": 0, "first_image": 0, "random": False, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay": 0.0, "blocked": False, "rate_slot": 0}
 # What the parameters mean that ops.h does not have.
 ABOUT = {"shape": "OWNER; not needed with out", "out": "where to put the result; of several, a tuple", "add": "the result is added to what out holds",
          "step": "the minibatch's number, where there is no state", "rate": "the learning rate, where there is no state",

@@ -16,6 +16,7 @@ class CrossMapNorm(Layer):
 
     size: int = key(help="channels in the window")
     channels: int = key(0, "channels of the input; checked where given")
+    blocked: bool = key(False, "windows are blocks of `size` channels side by side, and not around each channel")
     scale: float = key(help="alpha times size", params=True)
     pow: float = key(help="beta", params=True)
     min_div: float = key(1.0, "k, the constant in the denominator", params=True)
@@ -33,8 +34,8 @@ class CrossMapNorm(Layer):
     def saved(self, image: Shape) -> dict[str, Shape]:
         return {"denoms": image}
 
-    def constants(self) -> dict[str, float]:
-        return {"size": self.size, "scale": self.scale / self.size, "power": self.pow}
+    def constants(self) -> dict:
+        return {"size": self.size, "scale": self.scale / self.size, "power": self.pow, "blocked": self.blocked}
 
     def forward(self, ops, t, training: bool) -> None:
         ops.lrn_forward(t.inputs[0], t.saved["denoms"], t.acts, **self.constants(), bias=self.min_div)

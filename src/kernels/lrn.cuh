@@ -7,12 +7,12 @@ namespace convnet {
 
 // Threads: x = image, y = row (channel, y, x) of acts.
 template <bool three_quarters, class T>
-__global__ void lrn_forward_kernel(Images<const T> inputs, Images<T> denoms, Images<T> acts, int size, T scale, T power, T bias) {
+__global__ void lrn_forward_kernel(Images<const T> inputs, Images<T> denoms, Images<T> acts, int size, T scale, T power, T bias, bool blocked) {
   const Place place = this_place();
   if (place.row >= acts.rows() || place.n >= acts.images) return;
   const auto [c, y, x, n] = element_at(acts, place);
 
-  const int first = max(0, c - size / 2), last = min(acts.channels, c - size / 2 + size);
+  const auto [first, last] = window_of(c, acts.channels, size, blocked);
   T squares = 0;
   for (int j = first; j < last; ++j) squares += square(inputs.row(j, y, x)[n]);
 
@@ -22,15 +22,15 @@ __global__ void lrn_forward_kernel(Images<const T> inputs, Images<T> denoms, Ima
 }
 
 // Threads: x = image, y = row (channel, y, x) of inputs.
-// Channel c feeds the channels j whose window holds c, so the window is mirrored.
+// Channel c feeds the channels j whose window holds c.
 template <bool three_quarters, class T>
 __global__ void lrn_backward_kernel(Images<const T> inputs, Images<const T> denoms, Images<const T> acts_grad, Images<T> inputs_grad,
-                                    int size, T scale, T power) {
+                                    int size, T scale, T power, bool blocked) {
   const Place place = this_place();
   if (place.row >= inputs.rows() || place.n >= inputs.images) return;
   const auto [c, y, x, n] = element_at(inputs, place);
 
-  const int first = max(0, c + size / 2 - size + 1), last = min(inputs.channels, c + size / 2 + 1);
+  const auto [first, last] = windows_with(c, inputs.channels, size, blocked);
   T sum = 0;
   for (int j = first; j < last; ++j)
     sum += acts_grad.row(j, y, x)[n] * inputs.row(j, y, x)[n] * inverse_power_plus_1<three_quarters>(denoms.row(j, y, x)[n], power);

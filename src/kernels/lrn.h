@@ -21,6 +21,24 @@ HOST_DEVICE T inverse_power_plus_1(T d, T power) {
   return std::pow(d, -power - 1);
 }
 
+// Some channels, from first to last - 1.
+struct Channels {
+  int first, last;
+};
+
+// The channels whose squares make the denominator of channel c.
+HOST_DEVICE inline Channels window_of(int c, int channels, int size, bool blocked) {
+  const int first = blocked ? c / size * size : c - size / 2, last = first + size;
+  return {first > 0 ? first : 0, last < channels ? last : channels};
+}
+
+// The channels whose window holds channel c: unless they are blocks, the window is mirrored.
+HOST_DEVICE inline Channels windows_with(int c, int channels, int size, bool blocked) {
+  if (blocked) return window_of(c, channels, size, blocked);
+  const int first = c + size / 2 - size + 1, last = c + size / 2 + 1;
+  return {first > 0 ? first : 0, last < channels ? last : channels};
+}
+
 // Calls body(ThreeQuarters{}) with ThreeQuarters::value whether the power is 3/4, known when compiling.
 template <class Body>
 void with_power(double power, Body body) {

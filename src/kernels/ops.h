@@ -92,13 +92,14 @@ void avg_pool_backward(Stream, In acts_grad, Out inputs_grad, int size, int stri
 // Cross-map response normalization (Krizhevsky et al. 2012, section 3.3).
 //   denoms[c] = bias + scale * (sum of inputs[j]^2 over the channels j from c - size / 2 to + size, clipped)
 //   acts[c]   = inputs[c] * denoms[c]^-power
-void lrn_forward(Stream, In inputs, Out denoms, Out acts, int size, double scale, double power, double bias);
+// blocked: the window of c is the block of `size` channels that c is in, from c / size * size on.
+void lrn_forward(Stream, In inputs, Out denoms, Out acts, int size, double scale, double power, double bias, bool blocked);
 
 // Gradient of lrn_forward.
 //   inputs_grad[c] = acts_grad[c] * denoms[c]^-power
 //                    - 2 scale power inputs[c] * (sum of acts_grad[j] * inputs[j] * denoms[j]^(-power - 1)
 //                                                 over the channels j whose window holds c)
-void lrn_backward(Stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power);
+void lrn_backward(Stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power, bool blocked);
 
 // ---- neurons -----------------------------------------------------------------------------------------
 

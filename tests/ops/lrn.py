@@ -6,20 +6,25 @@ import numpy as np
 from . import Case, normal
 
 
-def denominators(inputs, size, scale, bias):
-    windows = [slice(max(0, c - size // 2), max(0, c - size // 2 + size)) for c in range(len(inputs))]
-    return np.stack([bias + scale * (inputs[w] ** 2).sum(0) for w in windows])
+def windows(channels, size, blocked):
+    starts = [c // size * size if blocked else c - size // 2 for c in range(channels)]
+    return [slice(max(0, start), max(0, start + size)) for start in starts]
 
 
-def lrn_forward(inputs, size, scale, power, bias):
-    denoms = denominators(inputs, size, scale, bias)
+def denominators(inputs, size, scale, bias, blocked=False):
+    return np.stack([bias + scale * (inputs[w] ** 2).sum(0) for w in windows(len(inputs), size, blocked)])
+
+
+def lrn_forward(inputs, size, scale, power, bias, blocked=False):
+    denoms = denominators(inputs, size, scale, bias, blocked)
     return denoms, inputs * denoms**-power
 
 
-def lrn_backward(inputs, denoms, acts_grad, size, scale, power, sign=-1):
+def lrn_backward(inputs, denoms, acts_grad, size, scale, power, blocked=False, sign=-1):
     terms = acts_grad * inputs * denoms ** (-power - 1)
-    feeds = [slice(max(0, c + size // 2 - size + 1), c + size // 2 + 1) for c in range(len(inputs))]
-    sums = np.stack([terms[f].sum(0) for f in feeds])
+    sums = np.zeros_like(inputs)
+    for term, window in zip(terms, windows(len(inputs), size, blocked), strict=True):
+        sums[window] += term
     return acts_grad * denoms**-power + sign * 2 * scale * power * inputs * sums
 
 
@@ -27,18 +32,18 @@ def lrn_backward_magnitude(inputs, denoms, acts_grad, **scalars):
     return lrn_backward(np.abs(inputs), denoms, np.abs(acts_grad), **scalars, sign=1)
 
 
-def forward_case(name, shape, size, power=0.75):
+def forward_case(name, shape, size, power=0.75, **blocked):
     return Case("lrn_forward", name, {"inputs": normal(*shape)}, {"denoms": shape, "acts": shape}, lrn_forward,
-                {"size": size, "scale": 0.05, "power": power, "bias": 2.0}, sums=size, steps=2)
+                {"size": size, "scale": 0.05, "power": power, "bias": 2.0, **blocked}, sums=size, steps=2)
 
 
-def backward_case(name, shape, size, power=0.75, check=False):
+def backward_case(name, shape, size, power=0.75, check=False, **blocked):
     inputs, acts_grad = normal(*shape), normal(*shape, seed=1)
-    scalars = {"size": size, "scale": 0.3, "power": power}
-    denoms = denominators(inputs, size, 0.3, 1.0).astype(np.float32).astype(np.float64)
+    scalars = {"size": size, "scale": 0.3, "power": power, **blocked}
+    denoms = denominators(inputs, size, 0.3, 1.0, **blocked).astype(np.float32).astype(np.float64)
     cost = None
     if check:
-        denoms = denominators(inputs, size, 0.3, 1.0)
+        denoms = denominators(inputs, size, 0.3, 1.0, **blocked)
         def cost(x):
             return (lrn_forward(x, **scalars, bias=1.0)[1] * acts_grad).sum()
     return Case("lrn_backward", name, {"inputs": inputs, "denoms": denoms, "acts_grad": acts_grad}, {"inputs_grad": shape}, lrn_backward,
@@ -52,3 +57,5 @@ CASES += [case(f"power{power}", (5, 3, 2, 3), 3, power) for case in (forward_cas
 CASES += [case("more-than-a-tile", (3, 2, 3, 300), 3) for case in (forward_case, backward_case)]
 CASES += [case("window-wider-than-channels", (2, 3, 2, 3), 7) for case in (forward_case, backward_case)]
 CASES += [backward_case(f"gradient-size{size}", (9, 2, 2, 3), size, check=True) for size in (3, 4, 5)]
+CASES += [case(f"blocks-of-{size}", (11, 3, 2, 5), size, blocked=True) for case in (forward_case, backward_case) for size in (1, 3, 4, 12)]
+CASES += [backward_case(f"gradient-blocks-of-{size}", (7, 2, 2, 3), size, check=True, blocked=True) for size in (3, 4)]

@@ -43,7 +43,7 @@ void fetch_ahead(const Images<const T>& tensor, int c, std::int64_t row, std::in
 
 }  // namespace
 
-void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, double scale, double power, double bias) {
+void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, double scale, double power, double bias, bool blocked) {
   checks::lrn_forward(inputs, denoms, acts, size);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const auto x = images_of<T>(inputs);
@@ -51,8 +51,8 @@ void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, doubl
     with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
       for_tiles(stream, inputs.shape, inputs.dtype, {x.pitch, d.pitch, y.pitch}, [&](std::int64_t row, std::int64_t from, int count, int) {
         for (int c = 0; c < x.channels; ++c) {
-          const int first = std::max(0, c - size / 2), last = std::min(x.channels, c - size / 2 + size);
-          fetch_ahead(x, std::min(c + size / 2, x.channels - 1), row, from, count);
+          const auto [first, last] = window_of(c, x.channels, size, blocked);
+          fetch_ahead(x, last - 1, row, from, count);
           T denom[tile];
           std::fill_n(denom, count, T(0));
           for (int j = first; j < last; ++j) {
@@ -69,7 +69,7 @@ void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, doubl
   });
 }
 
-void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power) {
+void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power, bool blocked) {
   checks::lrn_backward(inputs, denoms, acts_grad, inputs_grad, size);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const auto x = images_of<T>(inputs), d = images_of<T>(denoms), g = images_of<T>(acts_grad);
@@ -82,9 +82,10 @@ void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_
                 [&](std::int64_t row, std::int64_t from, int count, int thread) {
         T* const terms = scratch.get() + thread * thread_size;
         T* const powers = terms + tile;
-        // Channel c follows as soon as its window is there, while its own numbers are still in the cache.
-        for (int j = 0; j < x.channels + size / 2; ++j) {
-          if (j < x.channels) {
+        // Channel c follows as soon as its windows are there, while its own numbers are still in the cache.
+        for (int c = 0, j = 0; c < x.channels; ++c) {
+          const auto [first, last] = windows_with(c, x.channels, size, blocked);
+          for (; j < last; ++j) {
             for (const auto& tensor : {x, d, g}) fetch_ahead(tensor, j, row, from, count);
             const T *xj = tile_of(x, j, row, from), *dj = tile_of(d, j, row, from), *gj = tile_of(g, j, row, from);
             T *term = terms + j * channel_size, *inverse = powers + j * channel_size;
@@ -94,9 +95,6 @@ void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_
               term[n] = gj[n] * xj[n] * plus_1;
             }
           }
-          const int c = j - size / 2;
-          if (c < 0) continue;
-          const int first = std::max(0, c + size / 2 - size + 1), last = std::min(x.channels, j + 1);
           T sum[tile];
           std::fill_n(sum, count, T(0));
           for (int k = first; k < last; ++k)
