@@ -55,8 +55,15 @@ void define_ops(py::module_& m) {
   OP(avg_pool_forward, "inputs"_a, "acts"_a, POOL);
   OP(avg_pool_backward, "acts_grad"_a, "inputs_grad"_a, POOL);
 
-  OP(lrn_forward, "inputs"_a, "denoms"_a, "acts"_a, named, "size"_a, "scale"_a, "power"_a, "bias"_a, "blocked"_a = false);
-  OP(lrn_backward, "inputs"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, named, "size"_a, "scale"_a, "power"_a, "blocked"_a = false);
+#define NORM named, "size"_a, "scale"_a, "power"_a
+  OP(lrn_forward, "inputs"_a, "denoms"_a, "acts"_a, NORM, "bias"_a, "blocked"_a = false);
+  OP(lrn_backward, "inputs"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, NORM, "blocked"_a = false);
+  OP(spatial_lrn_forward, "inputs"_a, "denoms"_a, "acts"_a, NORM, "bias"_a);
+  OP(spatial_lrn_backward, "inputs"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, "workspace"_a, NORM);
+  WORKSPACE(spatial_lrn_backward, "inputs"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, NORM);
+  OP(lcn_forward, "inputs"_a, "means"_a, "denoms"_a, "acts"_a, NORM, "bias"_a);
+  OP(lcn_backward, "inputs"_a, "means"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, "workspace"_a, NORM);
+  WORKSPACE(lcn_backward, "inputs"_a, "means"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, NORM);
 
   OP(neuron_forward, "inputs"_a, "acts"_a, named, "neuron"_a, "a"_a = 1, "b"_a = 1);
   OP(neuron_backward, "saved"_a, "acts_grad"_a, "inputs_grad"_a, named, "neuron"_a, "a"_a = 1, "b"_a = 1);

@@ -101,6 +101,27 @@ void lrn_forward(Stream, In inputs, Out denoms, Out acts, int size, double scale
 //                                                 over the channels j whose window holds c)
 void lrn_backward(Stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power, bool blocked);
 
+// Response normalization within a map: as lrn_forward, over pixels.
+//   denoms[y,x] = bias + scale * (sum of inputs[v,u]^2 over the pixels from (y,x) - size / 2 to + size, clipped)
+//   acts[y,x]   = inputs[y,x] * denoms[y,x]^-power
+void spatial_lrn_forward(Stream, In inputs, Out denoms, Out acts, int size, double scale, double power, double bias);
+
+// Gradient of spatial_lrn_forward.
+//   inputs_grad[y,x] = acts_grad[y,x] * denoms[y,x]^-power
+//                      - 2 scale power inputs[y,x] * (sum of acts_grad[v,u] * inputs[v,u] * denoms[v,u]^(-power - 1)
+//                                                     over the pixels (v,u) whose window holds (y,x))
+void spatial_lrn_backward(Stream, In inputs, In denoms, In acts_grad, Out inputs_grad, Out workspace, int size, double scale, double power);
+std::int64_t spatial_lrn_backward_workspace(Stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power);
+
+// Local contrast normalization: spatial_lrn_forward with denominators of (inputs[v,u] - means[v,u])^2. `means` are those of
+// each pixel's window: avg_pool_forward with stride 1 and start -(size / 2).
+void lcn_forward(Stream, In inputs, In means, Out denoms, Out acts, int size, double scale, double power, double bias);
+
+// Gradient of lcn_forward as if the means were constants, as in cuda-convnet: that of spatial_lrn_forward, with
+// inputs[y,x] - means[y,x] before the sum.
+void lcn_backward(Stream, In inputs, In means, In denoms, In acts_grad, Out inputs_grad, Out workspace, int size, double scale, double power);
+std::int64_t lcn_backward_workspace(Stream, In inputs, In means, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power);
+
 // ---- neurons -----------------------------------------------------------------------------------------
 
 // The nonlinearities of the config language (SEMANTICS: neurons).
