@@ -14,7 +14,7 @@ from .layers.weights import NOT_BUILT, WeightLayer
 from .schedule import split_list
 
 # Types that the programs of the family know and this one does not yet.
-KNOWN_TYPES = ("local", "sfc", "treefc", "cmpool", "rnorm", "cnorm", "eltmax", "sum", "blur", "nailbed", "resize", "rscale",
+KNOWN_TYPES = ("local", "sfc", "treefc", "cmpool", "eltmax", "sum", "blur", "nailbed", "resize", "rscale",
                "rgb2yuv", "rgb2lab", "href", "crop", "cost.sum2", "cost.crossent", "cost.crossent2", "cost.rflickr", "cost.gsum2",
                "cost.tica", "cost.msm", "cost.bce", "cost.dce")
 OPTIONS_SECTION = "convnet-train"  # of the params file: long option names of the command
