@@ -22,6 +22,11 @@ struct Window {
   int origin, stride;
   int taps, first_tap, tap_step;
 
+  // That of one output alone.
+  __device__ Window only(int output) const {
+    return {1, first_output + output * output_step, output_step, origin + output * stride, stride, taps, first_tap, tap_step};
+  }
+
   // Leaves out the taps that lie outside the source, of `size` pixels, for all outputs first to last.
   __device__ void clip(int first, int last, int size) {
     const int begin = max(0, -(origin + last * stride)), end = min(taps, size - (origin + first * stride));
@@ -140,17 +145,12 @@ __device__ void store_channels(const Images<T>& target, int first_channel, int f
   }
 }
 
-// Blocks: x = tile of filters of the group, then tile of columns; y = group; z = part of the channels.
-//   acts[f,y,x,n] = sum over i,j,c of images[g C + c, y stride - padding + i, x stride - padding + j, n] * filters[c,i,j,f]
+// A tile of acts: filters from first_filter of the block's group on, columns from first_quad on, summed over the block's
+// part of the channels. Shared with local.cuh, as are the two below.
 template <class T, class Tile, bool Vector>
-__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
-conv_forward_kernel(Images<const T> images, Images<const T> filters, Images<T> acts, Conv conv) {
+__device__ void forward_tile(const Images<const T>& images, const Images<const T>& filters, Images<T> acts, const Conv& conv,
+                             int first_filter, int first_quad, Window rows, Window columns) {
   const int C = filters.channels, F = filters.images / conv.groups, g = int(blockIdx.y);
-  const int tiles = ceil_div(F, Tile::m), first_filter = int(blockIdx.x) % tiles * Tile::m;
-  const int first_quad = int(blockIdx.x) / tiles * (Tile::n / quad);
-
-  Window rows = forward_window(acts.height, filters.height, conv.stride, conv.padding);
-  Window columns = forward_window(acts.width, filters.width, conv.stride, conv.padding);
   clip_windows<Tile>(first_quad, acts.images, images.height, images.width, rows, columns);
   const Range c = range_of(int(blockIdx.z), conv.parts, C);
   const int count = c.count * rows.taps * columns.taps;
@@ -181,21 +181,24 @@ conv_forward_kernel(Images<const T> images, Images<const T> filters, Images<T> a
   store_channels<Tile, Vector>(acts, g * F, first_filter, F - first_filter, first_quad, rows, columns, sums);
 }
 
-// Blocks: x = tile of channels of the group, then tile of columns, then which of every `stride` rows and columns of
-// pixels; y = group; z = part of the filters.
-//   images_grad[c,v,u,n] = sum over i,j,f of acts_grad[f,y,x,n] * filters[c - g C,i,j,f]
-// Its two walks take too many registers for Tile::blocks: 24 bytes would be spilled (sm_90).
+// Blocks: x = tile of filters of the group, then tile of columns; y = group; z = part of the channels.
+//   acts[f,y,x,n] = sum over i,j,c of images[g C + c, y stride - padding + i, x stride - padding + j, n] * filters[c,i,j,f]
 template <class T, class Tile, bool Vector>
-__global__ void __launch_bounds__(Tile::threads)
-conv_backward_data_kernel(Images<const T> acts_grad, Images<const T> filters, Images<T> images_grad, int column_tiles, Conv conv) {
-  const int C = filters.channels, F = filters.images / conv.groups, g = int(blockIdx.y);
-  const int tiles = ceil_div(C, Tile::m), first_channel = int(blockIdx.x) % tiles * Tile::m;
-  const int first_quad = int(blockIdx.x) / tiles % column_tiles * (Tile::n / quad);
-  const int phase = int(blockIdx.x) / tiles / column_tiles, phases = min(conv.stride, images_grad.width);
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
+conv_forward_kernel(Images<const T> images, Images<const T> filters, Images<T> acts, Conv conv) {
+  const int tiles = ceil_div(filters.images / conv.groups, Tile::m);
+  forward_tile<T, Tile, Vector>(images, filters, acts, conv, int(blockIdx.x) % tiles * Tile::m, int(blockIdx.x) / tiles * (Tile::n / quad),
+                                forward_window(acts.height, filters.height, conv.stride, conv.padding),
+                                forward_window(acts.width, filters.width, conv.stride, conv.padding));
+}
 
-  Window rows = backward_window(phase / phases, images_grad.height, filters.height, conv.stride, conv.padding);
-  Window columns = backward_window(phase % phases, images_grad.width, filters.width, conv.stride, conv.padding);
-  if (first_quad >= rows.outputs * columns.outputs * quads_of(images_grad.images)) return;  // fewer pixels than phase 0
+// A tile of images_grad: channels from first_channel of the block's group on, columns from first_quad on, summed over the
+// block's part of the filters. From the filters of a pixel of acts to those of the next there are `untied` rows: none
+// where all pixels share them.
+template <class T, class Tile, bool Vector>
+__device__ void backward_data_tile(const Images<const T>& acts_grad, const Images<const T>& filters, Images<T> images_grad, const Conv& conv,
+                                   int untied, int first_channel, int first_quad, Window rows, Window columns) {
+  const int C = filters.channels, F = filters.images / conv.groups, g = int(blockIdx.y);
   clip_windows<Tile>(first_quad, images_grad.images, acts_grad.height, acts_grad.width, rows, columns);
   const Range quads = range_of(int(blockIdx.z), conv.parts, quads_of(F));  // of filters; no quad belongs to two taps
   const Range f = {quads.first * quad, min(quads.count * quad, F - quads.first * quad)};
@@ -205,16 +208,18 @@ conv_backward_data_kernel(Images<const T> acts_grad, Images<const T> filters, Im
   using ShareB = RowShare<T, Tile, Tile::n>;
   const WindowRows<T, Tile, Vector> windows(acts_grad, g * F + f.first, first_quad, rows, columns);
   const T* start[ShareA::quads];  // of the filters' channels that the thread fetches, at the first tap
+  const std::int64_t first_pixel = std::int64_t(rows.origin * acts_grad.width + columns.origin) * untied * int(filters.pitch);
 #pragma unroll
   for (int index = 0; index < ShareA::quads; ++index) {
     const int c = min(first_channel + ShareA::column(index), C - 1);
-    start[index] = filters.data + offset_of(filters, c, rows.first_tap, columns.first_tap, g * F + f.first);
+    start[index] = filters.data + first_pixel + offset_of(filters, c, rows.first_tap, columns.first_tap, g * F + f.first);
   }
   Walk walk_a(quads.count * quad, columns.taps, count, ShareA::k()), walk_b(quads.count * quad, columns.taps, count, ShareB::k());
   Sums<T, Tile> sums = {};
   multiply<Tile, ShareA, ShareB>(count, sums, [&](ShareA& a, ShareB& b) {
     const Digits& k = walk_a.at;
-    const std::int64_t offset = offset_of(filters, 0, k.high * rows.tap_step, k.mid * columns.tap_step, k.low);
+    const std::int64_t pixel = std::int64_t((k.high * acts_grad.width + k.mid) * untied) * int(filters.pitch);
+    const std::int64_t offset = pixel + offset_of(filters, 0, k.high * rows.tap_step, k.mid * columns.tap_step, k.low);
 #pragma unroll
     for (int index = 0; index < ShareA::quads; ++index)
       a.values[index] = load_quad<Vector, true>(walk_a.left > 0, start[index] + offset, f.count - k.low);
@@ -227,16 +232,29 @@ conv_backward_data_kernel(Images<const T> acts_grad, Images<const T> filters, Im
   store_channels<Tile, Vector>(images_grad, g * C, first_channel, C - first_channel, first_quad, rows, columns, sums);
 }
 
-// Blocks: x = tile of filters of the group, then tile of (channel, i, j); y = group; z = part of the pixels of acts.
-//   filters_grad[c,i,j,f] = sum over y,x,n of images[g C + c, y stride - padding + i, x stride - padding + j, n] * acts_grad[f,y,x,n]
+// Blocks: x = tile of channels of the group, then tile of columns, then which of every `stride` rows and columns of
+// pixels; y = group; z = part of the filters.
+//   images_grad[c,v,u,n] = sum over i,j,f of acts_grad[f,y,x,n] * filters[c - g C,i,j,f]
+// Its two walks take too many registers for Tile::blocks: 24 bytes would be spilled (sm_90).
 template <class T, class Tile, bool Vector>
-__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
-conv_backward_filters_kernel(Images<const T> images, Images<const T> acts_grad, Images<T> filters_grad, Conv conv) {
-  const int F = filters_grad.images / conv.groups, g = int(blockIdx.y);
-  const int tiles = ceil_div(F, Tile::m), first_filter = int(blockIdx.x) % tiles * Tile::m;
-  const int first_row = int(blockIdx.x) / tiles * Tile::n, rows = int(filters_grad.rows());  // of filters_grad, (c,i,j)
+__global__ void __launch_bounds__(Tile::threads)
+conv_backward_data_kernel(Images<const T> acts_grad, Images<const T> filters, Images<T> images_grad, int column_tiles, Conv conv) {
+  const int tiles = ceil_div(filters.channels, Tile::m), first_quad = int(blockIdx.x) / tiles % column_tiles * (Tile::n / quad);
+  const int phase = int(blockIdx.x) / tiles / column_tiles, phases = min(conv.stride, images_grad.width);
+  const Window rows = backward_window(phase / phases, images_grad.height, filters.height, conv.stride, conv.padding);
+  const Window columns = backward_window(phase % phases, images_grad.width, filters.width, conv.stride, conv.padding);
+  if (first_quad >= rows.outputs * columns.outputs * quads_of(images_grad.images)) return;  // fewer pixels than phase 0
+
+  backward_data_tile<T, Tile, Vector>(acts_grad, filters, images_grad, conv, 0, int(blockIdx.x) % tiles * Tile::m, first_quad, rows, columns);
+}
+
+// A tile of filters_grad: filters from first_filter of the block's group on, rows (c,i,j) from first_row on, summed over
+// these pixels of acts.
+template <class T, class Tile, bool Vector>
+__device__ void backward_filters_tile(const Images<const T>& images, const Images<const T>& acts_grad, const Images<T>& filters_grad,
+                                      const Conv& conv, int first_filter, int first_row, Range pixels) {
+  const int F = filters_grad.images / conv.groups, g = int(blockIdx.y), rows = int(filters_grad.rows());
   const int N = images.images, padded = quads_of(N) * quad;
-  const Range pixels = range_of(int(blockIdx.z), conv.parts, acts_grad.height * acts_grad.width);
 
   using ShareA = ColumnShare<T, Tile, Tile::m>;
   using ShareB = ColumnShare<T, Tile, Tile::n>;
@@ -270,7 +288,7 @@ conv_backward_filters_kernel(Images<const T> images, Images<const T> acts_grad, 
     walk.advance();
   });
 
-  T* const target = filters_grad.data + blockIdx.z * conv.part_size + g * F;
+  T* const target = filters_grad.data + g * F;
 #pragma unroll
   for (int j = 0; j < Tile::thread_n; ++j) {
     const int row = first_row + Tile::column(j / quad) + j % quad;
@@ -283,6 +301,17 @@ conv_backward_filters_kernel(Images<const T> images, Images<const T> acts_grad, 
       if (row < rows && f < F) store_quad<Vector>(target + row * filters_grad.pitch + f, values, F - f, filters_grad.add);
     }
   }
+}
+
+// Blocks: x = tile of filters of the group, then tile of (channel, i, j); y = group; z = part of the pixels of acts.
+//   filters_grad[c,i,j,f] = sum over y,x,n of images[g C + c, y stride - padding + i, x stride - padding + j, n] * acts_grad[f,y,x,n]
+template <class T, class Tile, bool Vector>
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
+conv_backward_filters_kernel(Images<const T> images, Images<const T> acts_grad, Images<T> filters_grad, Conv conv) {
+  const int tiles = ceil_div(filters_grad.images / conv.groups, Tile::m);
+  filters_grad.data += blockIdx.z * conv.part_size;
+  backward_filters_tile<T, Tile, Vector>(images, acts_grad, filters_grad, conv, int(blockIdx.x) % tiles * Tile::m, int(blockIdx.x) / tiles * Tile::n,
+                                         range_of(int(blockIdx.z), conv.parts, acts_grad.height * acts_grad.width));
 }
 
 }  // namespace convnet

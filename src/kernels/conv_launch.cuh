@@ -1,0 +1,103 @@
+// How conv.cu and local.cu launch the kernels made of conv.cuh: which tile, how many parts.
+#pragma once
+#include <algorithm>
+#include <limits>
+#include "conv.cuh"
+#include "conv_problem.h"
+
+namespace convnet {
+
+// The tiles, (m, n) and per thread. float32 in rows of 16 bytes takes any of them; single elements and float64 take
+// the small one, which asks for fewer registers.
+using Large = Tile<64, 128, 8, 8>;
+using Wide = Tile<32, 128, 8, 8>;
+using Small = Tile<32, 32, 4, 4>;
+enum class Size { large, wide, small };
+struct TileSize {
+  int m, n;
+};
+inline constexpr TileSize tile_sizes[] = {{Large::m, Large::n}, {Wide::m, Wide::n}, {Small::m, Small::n}};
+
+// The product that a call is: (m, n) of each group, and of each phase of conv_backward_data and pixel of local, and its
+// k: units that no part divides, of so many each.
+struct Product {
+  std::int64_t m, n, groups, units, unit;
+};
+
+inline std::int64_t tiles_over(std::int64_t size, int tile) { return ceil_div<std::int64_t>(size, tile); }
+
+// The large tile unless it wastes over a fifth more rows than the wide one; the small one where there are few columns.
+// As with the parts, shapes alone decide, so that rows with and without padding are summed in the same order.
+inline Size pick_tile(const Product& p) {
+  if (p.n <= 2 * Small::n) return Size::small;
+  const std::int64_t wide = tiles_over(p.m, Wide::m) * Wide::m, large = tiles_over(p.m, Large::m) * Large::m;
+  return 5 * wide < 4 * large ? Size::wide : Size::large;
+}
+
+// How many blocks share the k of a tile: so many that a large GPU is full (132 multiprocessors with 4 blocks each),
+// each with work enough to pay for adding up.
+inline int pick_parts(const Product& p) {
+  constexpr std::int64_t blocks_wanted = 512, least_work = 256;
+  const auto [m, n] = tile_sizes[int(pick_tile(p))];
+  const std::int64_t blocks = std::max<std::int64_t>(1, tiles_over(p.m, m) * tiles_over(p.n, n) * p.groups);
+  return int(std::max<std::int64_t>(1, std::min({blocks_wanted / blocks, p.units * p.unit / least_work, p.units})));
+}
+
+// Calls body(tile, vector): the kernel's template arguments.
+template <class T, class Body>
+void with_tile(Size size, bool vector, Body body) {
+  if constexpr (sizeof(T) == 4) {
+    if (vector && size == Size::large) return body(Large{}, std::true_type{});
+    if (vector && size == Size::wide) return body(Wide{}, std::true_type{});
+    if (vector) return body(Small{}, std::true_type{});
+  }
+  body(Small{}, std::false_type{});
+}
+
+inline std::int64_t columns_of(std::int64_t pixels, Shape shape) { return pixels * ceil_div<std::int64_t>(shape.images(), quad) * quad; }
+
+// The parts of an output: as it, but for their own padding.
+inline std::int64_t part_size(const Shape& output) { return columns_of(output.rows(), output); }
+
+inline std::int64_t parts_bytes(int parts, const Out& output) {
+  return parts > 1 ? parts * part_size(output.shape) * size_of(output.dtype) : 0;
+}
+
+// What the kernels count in 32 bits: rows, columns and k. A pitch of 64 bits costs 7 registers and spills.
+template <class Tensor>
+bool is_countable(const Tensor& tensor) {
+  constexpr std::int64_t most = std::numeric_limits<int>::max() / 8;
+  const Shape& shape = tensor.shape;
+  return std::max({shape.rows(), tensor.pitch, columns_of(shape[1] * shape[2], shape)}) <= most;
+}
+
+#define CHECK_WORKSPACE(workspace, bytes)   \
+  CHECK_DTYPE(workspace, Dtype::uint8);     \
+  CHECK((workspace).shape.size() >= (bytes))
+
+// Every quad of every row is 16 bytes, those of a group's filters too.
+template <class Filters, class A, class B>
+bool is_vector(const Filters& filters, const A& a, const B& b, int groups) {
+  return is_vectorizable(filters) && is_vectorizable(a) && is_vectorizable(b) && (groups == 1 || filters.shape[3] / groups % quad == 0);
+}
+
+// Runs body(where the product goes), then adds up the parts if there are several.
+template <class T, class Body>
+void with_parts(Stream stream, int parts, const Out& output, const Out& workspace, Body body) {
+  Images<T> target = images_of<T>(output);
+  if (parts == 1) return body(target);
+  T* const sums = static_cast<T*>(workspace.ptr);
+  const std::int64_t pitch = columns_of(1, output.shape);
+  body(Images<T>{sums, target.channels, target.height, target.width, target.images, pitch, false});
+  launch(sum_parts_kernel<T>, rows_grid(output.shape.rows(), target.images), stream,
+         Rows<const T>{sums, parts * target.rows(), target.images, pitch, false}, rows_of<T>(output), parts);
+}
+
+template <class Tile>
+Grid grid_of(const Product& p, const Conv& conv) {
+  const std::int64_t phases = p.groups / conv.groups;  // or pixels
+  const std::int64_t blocks = tiles_over(p.m, Tile::m) * tiles_over(p.n, Tile::n) * phases;
+  return {dim3(unsigned(blocks), unsigned(conv.groups), unsigned(conv.parts)), dim3(Tile::threads)};
+}
+
+}  // namespace convnet
