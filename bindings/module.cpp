@@ -37,6 +37,13 @@ void define_ops(py::module_& m) {
   WORKSPACE(conv_backward_data, "acts_grad"_a, "filters"_a, "images_grad"_a, CONV);
   WORKSPACE(conv_backward_filters, "images"_a, "acts_grad"_a, "filters_grad"_a, CONV);
 
+  OP(local_forward, "images"_a, "weights"_a, "acts"_a, "workspace"_a, CONV);
+  OP(local_backward_data, "acts_grad"_a, "weights"_a, "images_grad"_a, "workspace"_a, CONV);
+  OP(local_backward_weights, "images"_a, "acts_grad"_a, "weights_grad"_a, "workspace"_a, CONV);
+  WORKSPACE(local_forward, "images"_a, "weights"_a, "acts"_a, CONV);
+  WORKSPACE(local_backward_data, "acts_grad"_a, "weights"_a, "images_grad"_a, CONV);
+  WORKSPACE(local_backward_weights, "images"_a, "acts_grad"_a, "weights_grad"_a, CONV);
+
   OP(fc_forward, "inputs"_a, "weights"_a, "acts"_a, "workspace"_a);
   OP(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a, "workspace"_a);
   OP(fc_backward_weights, "inputs"_a, "acts_grad"_a, "weights_grad"_a, "workspace"_a);

@@ -27,6 +27,7 @@ Shape = tuple[int, ...]
 # Shape of the outputs by the shapes of the inputs `s` and the scalars `k`; of an op that is not here, the first input's.
 SHAPES: dict[str, Callable] = {
     "conv_forward": lambda m, s, k: m.conv_shape(s["images"], s["filters"], stride=k["stride"], padding=k["padding"]),
+    "local_forward": lambda m, s, k: m.conv_shape(s["images"], s["weights"][1:], stride=k["stride"], padding=k["padding"]),
     "fc_forward": lambda m, s, k: (s["weights"][-1], s["inputs"][-1]),
     "fc_backward_data": lambda m, s, k: (s["weights"][0], s["acts_grad"][-1]),
     "fc_backward_weights": lambda m, s, k: (prod(s["inputs"][:-1]), prod(s["acts_grad"][:-1])),
@@ -39,8 +40,8 @@ SHAPES: dict[str, Callable] = {
     "image_forward": lambda m, s, k: (*s["mean"], s["pixels"][-1]),
 }
 # Whose shape the caller must give, as shape= or with out=: the inputs do not tell.
-UNKNOWN = {"conv_backward_data": "the images'", "conv_backward_filters": "the filters'", "bias_forward": "the acts'",
-           "avg_pool_backward": "the inputs'"}
+UNKNOWN = {"conv_backward_data": "the images'", "conv_backward_filters": "the filters'", "local_backward_data": "the images'",
+           "local_backward_weights": "the weights'", "bias_forward": "the acts'", "avg_pool_backward": "the inputs'"}
 # Where shape= may say something else than the rule: inputs of any rank, unshared biases, other numbers of windows.
 RESHAPED = {"fc_forward", "fc_backward_data", "bias_backward", "max_pool_forward", "avg_pool_forward"}
 # Tensors that are not of the call's floating type.

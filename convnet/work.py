@@ -12,7 +12,7 @@ def taps(pixels: int, size: int, outputs: int, stride: int, padding: int) -> int
 
 
 def conv_flops(images: tuple[int, ...], filters: tuple[int, ...], acts: tuple[int, ...], stride: int, padding: int) -> int:
-    """Two for each multiply-add of a convolution, forward or either backward.
+    """Two for each multiply-add of a convolution or locally connected layer, forward or either backward.
 
     images (channels, height, width, images), filters (channels / groups, y, x, filters), acts (filters, height, width, images)
     """
@@ -21,12 +21,12 @@ def conv_flops(images: tuple[int, ...], filters: tuple[int, ...], acts: tuple[in
 
 
 def flops(step: Step) -> int:
-    """Floating-point operations of a step, as far as they can limit it: those of conv and fc."""
+    """Floating-point operations of a step, as far as they can limit it: those of conv, local and fc."""
     shapes = [value.shape for value in (*step.reads, *step.writes)]
-    if step.op.startswith("conv_"):
-        by_role = {"conv_forward": (0, 1, 2), "conv_backward_data": (2, 1, 0), "conv_backward_filters": (0, 2, 1)}
-        images, filters, acts = (shapes[i] for i in by_role[step.op])
-        return conv_flops(images, filters, acts, step.scalars["stride"], step.scalars["padding"])
+    if step.op.startswith(("conv_", "local_")):
+        by_role = {"forward": (0, 1, 2), "backward_data": (2, 1, 0), "backward_filters": (0, 2, 1), "backward_weights": (0, 2, 1)}
+        images, filters, acts = (shapes[i] for i in by_role[step.op.partition("_")[2]])
+        return conv_flops(images, filters[-4:], acts, step.scalars["stride"], step.scalars["padding"])
     if step.op.startswith("fc_"):
         weights = shapes[2] if step.op == "fc_backward_weights" else shapes[1]
         return 2 * prod(weights) * shapes[0][-1]

@@ -64,11 +64,11 @@ inline std::int64_t parts_bytes(int parts, const Out& output) {
 }
 
 // What the kernels count in 32 bits: rows, columns and k. A pitch of 64 bits costs 7 registers and spills.
+inline constexpr std::int64_t most_countable = std::numeric_limits<int>::max() / 8;
 template <class Tensor>
 bool is_countable(const Tensor& tensor) {
-  constexpr std::int64_t most = std::numeric_limits<int>::max() / 8;
   const Shape& shape = tensor.shape;
-  return std::max({shape.rows(), tensor.pitch, columns_of(shape[1] * shape[2], shape)}) <= most;
+  return std::max({shape.rows(), tensor.pitch, columns_of(shape[1] * shape[2], shape)}) <= most_countable;
 }
 
 #define CHECK_WORKSPACE(workspace, bytes)   \

@@ -38,6 +38,28 @@ std::int64_t conv_backward_data_workspace(Stream, In acts_grad, In filters, Out 
 void conv_backward_filters(Stream, In images, In acts_grad, Out filters_grad, Out workspace, int stride, int padding, int groups);
 std::int64_t conv_backward_filters_workspace(Stream, In images, In acts_grad, Out filters_grad, int stride, int padding, int groups);
 
+// ---- locally connected -----------------------------------------------------------------------------
+
+// Convolution whose filters are not shared: each pixel of acts has its own.
+//   acts[f,y,x,n] = sum over c,i,j of images[g C + c, y stride - padding + i, x stride - padding + j, n]
+//                                     * weights[p,c,i,j,f]
+// with p = y * (width of acts) + x; the letters and acts' shape are those of conv_forward.
+// weights: (pixels of acts, channels / groups, filter height, filter width, filters of all groups).
+void local_forward(Stream, In images, In weights, Out acts, Out workspace, int stride, int padding, int groups);
+std::int64_t local_forward_workspace(Stream, In images, In weights, Out acts, int stride, int padding, int groups);
+
+// Gradient of local_forward by its images.
+//   images_grad[c,v,u,n] = sum over f of c's group and i,j of acts_grad[f,y,x,n] * weights[p,c - g C,i,j,f]
+// where v = y stride - padding + i and u = x stride - padding + j.
+void local_backward_data(Stream, In acts_grad, In weights, Out images_grad, Out workspace, int stride, int padding, int groups);
+std::int64_t local_backward_data_workspace(Stream, In acts_grad, In weights, Out images_grad, int stride, int padding, int groups);
+
+// Gradient of local_forward by its weights.
+//   weights_grad[p,c,i,j,f] = sum over n of images[g C + c, y stride - padding + i, x stride - padding + j, n]
+//                                           * acts_grad[f,y,x,n]
+void local_backward_weights(Stream, In images, In acts_grad, Out weights_grad, Out workspace, int stride, int padding, int groups);
+std::int64_t local_backward_weights_workspace(Stream, In images, In acts_grad, Out weights_grad, int stride, int padding, int groups);
+
 // ---- fully connected -------------------------------------------------------------------------------
 
 // Fully connected layer; inputs and acts may have any rank, all dimensions but the images are one.

@@ -86,9 +86,7 @@ struct Gather {
       x_axis = forward_axis(p.width, p.acts_width, p.filter_width, p.stride, p.padding);
     }
     rows = outputs * x_axis.members;
-    const int vectors = int(ceil_div(images, simd::lanes<T>));
-    widest = 2;
-    while (widest < vectors && rows <= max_rows<T>(2 * widest)) widest *= 2;
+    widest = widest_tile<T>(rows, images);
     row_blocks = equal_blocks(rows, max_rows<T>(widest));
     lane_blocks = convnet::lane_blocks<T>(images, widest);
 

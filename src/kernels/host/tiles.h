@@ -46,6 +46,15 @@ std::vector<LaneBlock> lane_blocks(int count, int widest) {
   return blocks;
 }
 
+// Vectors of a tile: more than two where few rows would leave registers empty.
+template <class T>
+int widest_tile(int rows, int images) {
+  const int vectors = int(ceil_div(images, simd::lanes<T>));
+  int widest = 2;
+  while (widest < vectors && rows <= max_rows<T>(2 * widest)) widest *= 2;
+  return widest;
+}
+
 template <class T>
 Microkernel<T> columns_kernel(int rows, int vectors) {
   switch (vectors) {
