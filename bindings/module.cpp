@@ -44,6 +44,9 @@ void define_ops(py::module_& m) {
   WORKSPACE(local_backward_data, "acts_grad"_a, "weights"_a, "images_grad"_a, CONV);
   WORKSPACE(local_backward_weights, "images"_a, "acts_grad"_a, "weights_grad"_a, CONV);
 
+  OP(gather_forward, "inputs"_a, "channels"_a, "acts"_a);
+  OP(gather_backward, "acts_grad"_a, "channels"_a, "inputs_grad"_a);
+
   OP(fc_forward, "inputs"_a, "weights"_a, "acts"_a, "workspace"_a);
   OP(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a, "workspace"_a);
   OP(fc_backward_weights, "inputs"_a, "acts_grad"_a, "weights_grad"_a, "workspace"_a);

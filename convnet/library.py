@@ -28,6 +28,7 @@ Shape = tuple[int, ...]
 SHAPES: dict[str, Callable] = {
     "conv_forward": lambda m, s, k: m.conv_shape(s["images"], s["filters"], stride=k["stride"], padding=k["padding"]),
     "local_forward": lambda m, s, k: m.conv_shape(s["images"], s["weights"][1:], stride=k["stride"], padding=k["padding"]),
+    "gather_forward": lambda m, s, k: (*s["channels"], *s["inputs"][1:]),
     "fc_forward": lambda m, s, k: (s["weights"][-1], s["inputs"][-1]),
     "fc_backward_data": lambda m, s, k: (s["weights"][0], s["acts_grad"][-1]),
     "fc_backward_weights": lambda m, s, k: (prod(s["inputs"][:-1]), prod(s["acts_grad"][:-1])),
@@ -41,7 +42,7 @@ SHAPES: dict[str, Callable] = {
 }
 # Whose shape the caller must give, as shape= or with out=: the inputs do not tell.
 UNKNOWN = {"conv_backward_data": "the images'", "conv_backward_filters": "the filters'", "local_backward_data": "the images'",
-           "local_backward_weights": "the weights'", "bias_forward": "the acts'", "avg_pool_backward": "the inputs'"}
+           "local_backward_weights": "the weights'", "gather_backward": "the inputs'", "bias_forward": "the acts'", "avg_pool_backward": "the inputs'"}
 # Where shape= may say something else than the rule: inputs of any rank, unshared biases, other numbers of windows.
 RESHAPED = {"fc_forward", "fc_backward_data", "bias_backward", "max_pool_forward", "avg_pool_forward"}
 # Tensors that are not of the call's floating type.

@@ -60,6 +60,17 @@ std::int64_t local_backward_data_workspace(Stream, In acts_grad, In weights, Out
 void local_backward_weights(Stream, In images, In acts_grad, Out weights_grad, Out workspace, int stride, int padding, int groups);
 std::int64_t local_backward_weights_workspace(Stream, In images, In acts_grad, Out weights_grad, int stride, int padding, int groups);
 
+// ---- chosen channels ----------------------------------------------------------------------------------
+
+// Channels in any order, each any number of times: what the groups of a sparse convolution read.
+//   acts[c,y,x,n] = inputs[channels[c],y,x,n]
+// channels: (channels of acts,), whole numbers from 0; one that inputs do not have gives NaN.
+void gather_forward(Stream, In inputs, In channels, Out acts);
+
+// Gradient of gather_forward.
+//   inputs_grad[k,y,x,n] = sum of acts_grad[c,y,x,n] over the c, in order, with channels[c] = k
+void gather_backward(Stream, In acts_grad, In channels, Out inputs_grad);
+
 // ---- fully connected -------------------------------------------------------------------------------
 
 // Fully connected layer; inputs and acts may have any rank, all dimensions but the images are one.
