@@ -4,7 +4,6 @@ from __future__ import annotations
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from math import prod
 
 from .graph import Graph, Node
 from .layers import Weights
@@ -68,7 +67,7 @@ class Compiler:
         """Where a layer's acts are on a device: its own, or the copy."""
         name = self.label(node, chunk) + ("" if device == node.device(chunk) else f"@{device}")
         if node.layer.is_cost:
-            return self.values.setdefault(f"{name}@{device}", Value(name, (prod(node.shape),), "float64", device))
+            return self.values.setdefault(f"{name}@{device}", Value(name, node.shape[:1], "float64", device))
         return self.value(name, node.shape, device, chunk)
 
     def gradient(self, node: Node, chunk: int) -> Value:

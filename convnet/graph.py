@@ -166,6 +166,11 @@ class Graph:
     def costs(self) -> list[Node]:
         return [node for node in self.nodes if node.layer.is_cost]
 
+    @property
+    def main_cost(self) -> Node:
+        """The cost that tells how good the net is: the first that compares something with labels, else the first."""
+        return next((node for node in self.costs if node.layer.label_kind), self.costs[0])
+
     def rate_slots(self) -> dict[str, int]:
         """Name of a learned tensor, layer.W0 -> where its learning rate stands among all."""
         names = [full for node in self.nodes for full, _ in node.owned()]

@@ -85,8 +85,7 @@ class TrainedNet:
 
         The images are as in the data batches: the mean is subtracted, and the centre cropped, here.
         """
-        cost = self.net.graph.costs[0]
-        probs = self.acts(cost.inputs[-1].name, images)
+        probs = self.acts(self.net.graph.main_cost.inputs[-1].name, images)
         return probs.reshape(-1, probs.shape[-1])
 
     def acts(self, layer: str, images: np.ndarray) -> np.ndarray:

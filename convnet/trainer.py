@@ -248,7 +248,8 @@ class Trainer:
         done = (place.epoch, self.options.train_range[place.index]) if place.image else self._last_done()
         name = checkpoint.checkpoint_name(*done)
         if means:
-            score = next(iter(means.values()))[1]
+            cost = self.net.graph.main_cost
+            score = means[cost.name][cost.layer.score]
             if self.best is None or score < self.best[0]:
                 self.best = (score, name)
         header = {**self.header, "position": asdict(place), "best": self.best, "options": self.options.stored(),

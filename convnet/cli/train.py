@@ -177,9 +177,9 @@ def data_spec(provider: Provider, first: Batch, options: Options, tensors: dict[
 
 
 def net_classes(config: Config) -> int | None:
-    """How many classes the net tells apart: the outputs of the layer under the softmax under the cost."""
+    """How many classes the net tells apart: the outputs of the layer under the softmax or logistic under the cost."""
     by_name = {layer.name: layer for layer in config.layers}
-    for cost in (layer for layer in config.layers if layer.is_cost):
+    for cost in (layer for layer in config.layers if layer.is_cost and layer.label_kind):
         layer = by_name[cost.inputs[-1]]
         while not hasattr(layer, "outputs") and len(layer.inputs) == 1:
             layer = by_name[layer.inputs[0]]
