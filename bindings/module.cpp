@@ -86,6 +86,16 @@ void define_ops(py::module_& m) {
   OP(logreg_backward, "labels"_a, "probs"_a, "probs_grad"_a, named, "coeff"_a);
   OP(logreg_softmax_backward, "labels"_a, "probs"_a, "inputs_grad"_a, named, "coeff"_a);
 
+  OP(sum2_forward, "inputs"_a, "costs"_a);
+  OP(gsum2_forward, "gates"_a, "inputs"_a, "costs"_a);
+  OP(gsum2_backward_gates, "inputs"_a, "gates_grad"_a, named, "coeff"_a);
+  OP(gsum2_backward_inputs, "gates"_a, "inputs"_a, "inputs_grad"_a, named, "coeff"_a);
+  OP(rflickr_forward, "targets"_a, "inputs"_a, "costs"_a);
+  OP(rflickr_backward, "targets"_a, "inputs"_a, "inputs_grad"_a, named, "coeff"_a);
+  OP(bce_forward, "targets"_a, "probs"_a, "costs"_a, named, "positive_weight"_a);
+  OP(bce_backward, "targets"_a, "probs"_a, "probs_grad"_a, named, "coeff"_a, "positive_weight"_a);
+  OP(bce_logistic_backward, "targets"_a, "probs"_a, "inputs_grad"_a, named, "coeff"_a, "positive_weight"_a);
+
   OP(scaled_copy, "inputs"_a, "acts"_a, named, "factor"_a);
   OP(to_half, "values"_a, "halves"_a);
   OP(from_half, "halves"_a, "values"_a);

@@ -38,6 +38,12 @@ SHAPES: dict[str, Callable] = {
     "logreg_forward": lambda m, s, k: (3,),
     "logreg_backward": lambda m, s, k: s["probs"],
     "logreg_softmax_backward": lambda m, s, k: s["probs"],
+    "sum2_forward": lambda m, s, k: (1,),
+    "gsum2_forward": lambda m, s, k: (1,),
+    "gsum2_backward_gates": lambda m, s, k: (1, 1, 1, s["inputs"][-1]),
+    "gsum2_backward_inputs": lambda m, s, k: s["inputs"],
+    "rflickr_forward": lambda m, s, k: (1,),
+    "bce_forward": lambda m, s, k: (3,),
     "image_forward": lambda m, s, k: (*s["mean"], s["pixels"][-1]),
 }
 # Whose shape the caller must give, as shape= or with out=: the inputs do not tell.
@@ -50,7 +56,8 @@ DTYPES = {"state": "float64", "costs": "float64", "pixels": "uint8", "halves": "
 # Ops that read and overwrite what the caller gives.
 UPDATES = {"sgd_update", "check_finite"}
 DEFAULTS = {"stride": 1, "padding": 0, "groups": 1, "start": 0, "a": 1.0, "b": 1.0, "bias": 1.0, "dropout.scale": 1.0,
-            "seed": 0, "purpose": 0, "first_image": 0, "random": False, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay": 0.0, "blocked": False, "rate_slot": 0}
+            "seed": 0, "purpose": 0, "first_image": 0, "random": False, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay":
+            0.0, "blocked": False, "rate_slot": 0, "positive_weight": 1.0}
 # What the parameters mean that ops.h does not have.
 ABOUT = {"shape": "OWNER; not needed with out", "out": "where to put the result; of several, a tuple", "add": "the result is added to what out holds",
          "step": "the minibatch's number, where there is no state", "rate": "the learning rate, where there is no state",

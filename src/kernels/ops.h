@@ -203,6 +203,46 @@ void logreg_backward(Stream, In labels, In probs, Out probs_grad, double coeff);
 //   inputs_grad[c,n] = coeff * (probs[c,n] - (c == label[n]))
 void logreg_softmax_backward(Stream, In labels, In probs, Out inputs_grad, double coeff);
 
+// Sum of squares. costs: (1,) float64. Its gradient is scaled_copy with the factor 2 coeff.
+//   costs[0] = sum over r,n of inputs[r,n]^2           r: the row, which is channel, y and x
+void sum2_forward(Stream, In inputs, Out costs);
+
+// Sum of squares, those of each image times its gate. gates: (1, 1, 1, images); costs: (1,) float64.
+//   costs[0] = sum over n of gates[n] * (sum over r of inputs[r,n]^2)
+void gsum2_forward(Stream, In gates, In inputs, Out costs);
+
+// Gradient of gsum2_forward by its gates.
+//   gates_grad[n] = coeff * (sum over r of inputs[r,n]^2)
+void gsum2_backward_gates(Stream, In inputs, Out gates_grad, double coeff);
+
+// Gradient of gsum2_forward by its inputs.
+//   inputs_grad[r,n] = 2 coeff gates[n] inputs[r,n]
+void gsum2_backward_inputs(Stream, In gates, In inputs, Out inputs_grad, double coeff);
+
+// Sum of squares that forgives what is far off. costs: (1,) float64.
+//   costs[0] = sum over r,n of log(1 + (inputs[r,n] - targets[r,n])^2)
+void rflickr_forward(Stream, In targets, In inputs, Out costs);
+
+// Gradient of rflickr_forward by its inputs.
+//   inputs_grad[r,n] = 2 coeff d / (1 + d^2)           d = inputs[r,n] - targets[r,n]
+void rflickr_backward(Stream, In targets, In inputs, Out inputs_grad, double coeff);
+
+// Binary cross-entropy: each row of probs is the probability that its target is 1. costs: (3,) float64:
+//   sum over r,n of -(positive_weight * targets[r,n] * log(probs[r,n]) + (1 - targets[r,n]) * log(1 - probs[r,n]))
+//   numbers on the wrong side of 1/2, over the rows
+//   images whose likeliest row has a target of 0; the mean where several rows are equally likely
+// The logarithm of 0 is taken as -50 (cuda-convnet's rule, SEMANTICS 7.0).
+void bce_forward(Stream, In targets, In probs, Out costs, double positive_weight);
+
+// Gradient of the first cost of bce_forward by probs, times coeff. A division by 0 gives 0, for the logarithm of 0 is
+// constant; one by less than 2^-126 gives 2^126.
+//   probs_grad = coeff * ((1 - targets) / (1 - probs) - positive_weight * targets / probs)
+void bce_backward(Stream, In targets, In probs, Out probs_grad, double coeff, double positive_weight);
+
+// bce_backward and neuron_backward of a logistic neuron in one, by the inputs of the neuron, with nothing divided:
+//   inputs_grad = coeff * ((1 - targets) * probs - positive_weight * targets * (1 - probs))
+void bce_logistic_backward(Stream, In targets, In probs, Out inputs_grad, double coeff, double positive_weight);
+
 // ---- sums, images and updates ------------------------------------------------------------------------------
 
 // acts = factor * inputs: element-wise sums, concatenation (into rows of acts), dropout when testing.
