@@ -138,7 +138,7 @@ ERRORS = {
         "layers.cfg:8: [conv1] type=local: a type that cuda-convnet knows and this program does not have yet"),
     "no type": (
         {"type=softmax": ""}, {},
-        "layers.cfg:19: [probs] no type=, expected one of conv, cost.logreg, data"),
+        "layers.cfg:19: [probs] no type=, expected one of conv, cost.logreg, "),
     "an input that does not exist": (
         {"inputs=conv1": "inputs=conv2"}, {},
         "layers.cfg:17: [fc2] inputs=conv2: no layer of that name above it; did you mean conv1?"),

@@ -153,7 +153,8 @@ def open_data(config: Config, options: Options) -> Provider:
         options.data_provider = "cifar"
     if options.data_path is None and not options.data_provider.startswith("dummy"):
         raise CommandLineError(f"--data-provider {options.data_provider} needs --data-path DIR")
-    provider = open_provider(options.data_provider, options.data_path, crop_border=options.crop_border, net_classes=net_classes(config), seed=options.seed)
+    provider = open_provider(options.data_provider, options.data_path, crop_border=options.crop_border, net_classes=net_classes(config),
+                             label_kind=label_kind(config), seed=options.seed)
     options.crop_border = provider.crop_border
     if options.train_range is None or options.test_range is None:
         if provider.numbers is not None:
@@ -188,15 +189,23 @@ def net_classes(config: Config) -> int | None:
     return None
 
 
+def label_kind(config: Config) -> str:
+    """The form in which the costs read the labels, the data's second tensor."""
+    labels = {layer.name for layer in config.layers if layer.on_host and layer.data_idx == 1}
+    kinds = [layer.label_kind for layer in config.layers if layer.is_cost and layer.inputs[0] in labels]
+    return "vector" if "vector" in kinds else "index"
+
+
 def no_data(config: Config) -> str:
     """What to type when no data were named: an image size that the net takes is found by trying."""
     channels = next((layer.channels[0] for layer in config.layers if getattr(layer, "channels", ()) and isinstance(layer, WeightLayer)), 3)
     files = shlex.join([config.layers_file, config.params_file])
     large = any(getattr(layer, "stride", (1,))[0] > 2 for layer in config.layers if isinstance(layer, WeightLayer))
+    labels = (net_classes(config) or 1, 1, 1) if label_kind(config) == "vector" else (1, 1, 1)
     lines = ["no data to train on. This net would run"]
     for size in ((224, 227, 256) if large else (32, 24, 28, 64, 8, 224)):
         try:
-            Graph(config.layers, ((channels, size, size), (1, 1, 1)))
+            Graph(config.layers, ((channels, size, size), labels))
         except ConfigError:
             continue
         # values from 0 to 1 suit any initial weights; noise of 8 bits is too much for a net that is meant for smaller numbers

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from . import Layer, Shape, describe, key, layer
+from . import Layer, Shape, describe, key, layer, same_shapes
 
 
 @dataclass
@@ -52,3 +52,109 @@ class LogisticRegression(Cost):
     def backward(self, ops, t) -> None:
         if t.inputs_grad[1]:
             ops.logreg_backward(*t.inputs, t.inputs_grad[1], coeff=self.coeff)
+
+
+@layer("cost.crossent2", "cost.bce")
+class BinaryCrossEntropy(Cost):
+    """Cross-entropy of labels that are 0 or 1 for each output by itself: inputs=labels,probs, mostly of logistic neurons.
+
+    Reports the sum over the outputs, the share of outputs on the wrong side of 1/2, and the share of images whose
+    likeliest output has the label 0.
+    """
+
+    input_count = 2
+    label_kind = "vector"
+    score = 1
+
+    pos_weight: float = key(1.0, "how much more a label of 1 counts than one of 0", params=True)
+
+    def title(self) -> str:
+        return "binary cross-entropy cost"
+
+    def shape(self, labels: Shape, probs: Shape) -> Shape:
+        same_shapes(labels, probs)
+        return (3, 1, 1)
+
+    def names(self) -> list[str]:
+        return ["cross-entropy", "wrong outputs", "missed images"]
+
+    def forward(self, ops, t, training: bool) -> None:
+        ops.bce_forward(*t.inputs, t.acts, positive_weight=self.pos_weight)
+
+    def backward(self, ops, t) -> None:
+        if t.inputs_grad[1]:
+            ops.bce_backward(*t.inputs, t.inputs_grad[1], coeff=self.coeff, positive_weight=self.pos_weight)
+
+
+@layer("cost.rflickr")
+class RobustRegression(Cost):
+    """log(1 + (outputs - labels)^2), summed over the outputs: inputs=labels,outputs. What is far off counts for little."""
+
+    input_count = 2
+    label_kind = "vector"
+
+    def title(self) -> str:
+        return "robust regression cost"
+
+    def shape(self, labels: Shape, outputs: Shape) -> Shape:
+        same_shapes(labels, outputs)
+        return (1, 1, 1)
+
+    def names(self) -> list[str]:
+        return ["robust squares"]
+
+    def forward(self, ops, t, training: bool) -> None:
+        ops.rflickr_forward(*t.inputs, t.acts)
+
+    def backward(self, ops, t) -> None:
+        if t.inputs_grad[1]:
+            ops.rflickr_backward(*t.inputs, t.inputs_grad[1], coeff=self.coeff)
+
+
+@layer("cost.sum2")
+class SumOfSquares(Cost):
+    """The sum of the squares of its input."""
+
+    def title(self) -> str:
+        return "sum-of-squares cost"
+
+    def shape(self, inputs: Shape) -> Shape:
+        return (1, 1, 1)
+
+    def names(self) -> list[str]:
+        return ["squares"]
+
+    def forward(self, ops, t, training: bool) -> None:
+        ops.sum2_forward(t.inputs[0], t.acts)
+
+    def backward(self, ops, t) -> None:
+        if t.inputs_grad[0]:
+            ops.scaled_copy(t.inputs[0], t.inputs_grad[0], factor=2 * self.coeff)
+
+
+@layer("cost.gsum2")
+class GatedSumOfSquares(Cost):
+    """The sum of the squares of its second input, those of an image times the gate that its first input is: inputs=gates,outputs."""
+
+    input_count = 2
+
+    def title(self) -> str:
+        return "gated sum-of-squares cost"
+
+    def shape(self, gates: Shape, inputs: Shape) -> Shape:
+        if gates != (1, 1, 1):
+            raise ValueError(f"its first input {self.inputs[0]} is {describe(gates)}, expected a gate, one number an image")
+        return (1, 1, 1)
+
+    def names(self) -> list[str]:
+        return ["gated squares"]
+
+    def forward(self, ops, t, training: bool) -> None:
+        ops.gsum2_forward(*t.inputs, t.acts)
+
+    def backward(self, ops, t) -> None:
+        gates, inputs = t.inputs
+        if t.inputs_grad[0]:
+            ops.gsum2_backward_gates(inputs, t.inputs_grad[0], coeff=self.coeff)
+        if t.inputs_grad[1]:
+            ops.gsum2_backward_inputs(gates, inputs, t.inputs_grad[1], coeff=self.coeff)
