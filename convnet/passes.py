@@ -11,8 +11,13 @@ ELEMENTWISE = {"neuron_forward", "neuron_backward", "dropout", "scaled_copy"}
 RECOMPUTED = {"neuron_forward", "lrn_forward", "max_pool_forward", "avg_pool_forward", "dropout", "scaled_copy"}
 
 
-def fuse_softmax_cost(steps: list[Step]) -> list[Step]:
-    """Softmax under logistic regression alone: one gradient, with nothing divided (SEMANTICS 3.4)."""
+# The gradient of a cost -> that of what makes its probabilities, with which scalars; and both in one op.
+FUSED_COSTS = {"logreg_backward": ("softmax_backward", set(), "logreg_softmax_backward"),
+               "bce_backward": ("neuron_backward", {"logistic"}, "bce_logistic_backward")}
+
+
+def fuse_costs(steps: list[Step]) -> list[Step]:
+    """Softmax or logistic under its cost alone: one gradient, with nothing divided (SEMANTICS 3.4, 7.3)."""
     readers, writers = defaultdict(list), defaultdict(list)
     for step in steps:
         for value in step.reads:
@@ -21,13 +26,15 @@ def fuse_softmax_cost(steps: list[Step]) -> list[Step]:
             writers[value.root].append(step)
     fused: dict[Step, Step | None] = {}
     for step in steps:
-        if step.op != "logreg_backward":
+        if step.op not in FUSED_COSTS:
             continue
+        op, scalars, both = FUSED_COSTS[step.op]
         gradient = step.writes[0].root
-        if len(writers[gradient]) == 1 and len(readers[gradient]) == 1 and readers[gradient][0].op == "softmax_backward":
-            softmax = readers[gradient][0]
-            fused[step] = None
-            fused[softmax] = replace(softmax, op="logreg_softmax_backward", reads=step.reads, scalars=step.scalars)
+        if len(writers[gradient]) == len(readers[gradient]) == 1:
+            below = readers[gradient][0]
+            if below.op == op and scalars <= set(below.scalars.values()):
+                fused[step] = None
+                fused[below] = replace(below, op=both, reads=step.reads, scalars=step.scalars)
     return [fused.get(step, step) for step in steps if fused.get(step, step) is not None]
 
 

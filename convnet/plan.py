@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from .backends import ALIGNMENT, Device, Tensor, padded
-from .passes import drop_unread, fuse_softmax_cost, recompute, update_early, work_in_place
+from .passes import drop_unread, fuse_costs, recompute, update_early, work_in_place
 from .recorder import Step, Value
 
 
@@ -54,7 +54,7 @@ class Plan:
 
     def __init__(self, steps: list[Step], keep: dict[str, list[Value]], devices: dict[int, Device], images: int, conserve: bool = False):
         self.devices, self.images, self.kept = devices, images, keep
-        self.steps = update_early(drop_unread(fuse_softmax_cost(steps), self._kept_roots()))
+        self.steps = update_early(drop_unread(fuse_costs(steps), self._kept_roots()))
         if conserve:
             self.steps = recompute(self.steps, self._kept_roots())
         work_in_place(self.steps, self._kept_roots())

@@ -73,6 +73,36 @@ def test_a_cost_without_an_error_rate_is_judged_by_itself(name, expected):
     assert len(cost.names()) == 1 and cost.score == 0
 
 
+def backward_ops(layers: str) -> list[str]:
+    with small_net(layers, params_of(layers), labels=(4, 1, 1)) as net:
+        return [step.op for step in net.compile(5, "train").steps if step.phase == "backward"]
+
+
+def test_cross_entropy_over_a_logistic_neuron_alone_is_one_step():
+    assert backward_ops(LOGISTIC)[0] == "bce_logistic_backward"
+
+
+@pytest.mark.parametrize("layers", [
+    pytest.param(NETS["bce over what others read"][0], id="others read the probabilities"),
+    pytest.param(LOGISTIC.replace("logistic", "softrelu"), id="another neuron"),
+    pytest.param(NETS["bce over softmax"][0], id="no neuron"),
+])
+def test_cross_entropy_over_anything_else_is_two_steps(layers):
+    ops = backward_ops(layers)
+    assert "bce_backward" in ops and "bce_logistic_backward" not in ops
+
+
+def test_a_certain_and_wrong_unit_still_learns():
+    """In float32 its probability is 1: where only the rounded 1 - p is left, nothing can be divided by it."""
+    layers = LOGISTIC.replace("initB=0.1", "initB=30")
+    with small_net(layers, params_of(layers), labels=(4, 1, 1), dtype="float32") as net:
+        pixels, labels = arrays_for(net)
+        plan = net.plan(5, "check")
+        plan.run({0: pixels, 1: labels, "state": net.state(0)})
+        plan.synchronize()
+        np.testing.assert_allclose(plan.fetch("fc1.b_grad"), (1 - labels).sum(-1).reshape(-1), rtol=1e-6)
+
+
 def test_the_cost_that_reads_labels_judges_a_net():
     layers = DATA + LABELS + fc("fc1", "data", 4) + section("small", type="cost.sum2", inputs="fc1") + HEAD.format("fc1").replace("outputs=10", "outputs=4")
     graph = Graph(parse_config(layers, params_of(layers)).layers, ((3, 6, 6), (1, 1, 1)))
