@@ -7,7 +7,7 @@ from dataclasses import replace
 from .recorder import Step, Value
 
 # Ops that may write over what they read; and those that take less time than fetching what they computed would.
-ELEMENTWISE = {"neuron_forward", "neuron_backward", "dropout", "scaled_copy"}
+ELEMENTWISE = {"neuron_forward", "neuron_backward", "dropout", "scaled_copy", "eltmax_forward", "eltmax_backward"}
 RECOMPUTED = {"neuron_forward", "lrn_forward", "max_pool_forward", "avg_pool_forward", "dropout", "scaled_copy"}
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from math import prod
 
-from . import Layer, Shape, key, layer, same_shapes
+from . import BadKey, Layer, Shape, key, layer, same_shapes
 
 
 @layer("concat", "pass")
@@ -61,3 +61,35 @@ class ElementwiseSum(Layer):
         for inputs_grad, coeff in zip(t.inputs_grad, self.coeffs, strict=True):
             if inputs_grad:
                 ops.scaled_copy(t.acts_grad, inputs_grad, factor=coeff)
+
+
+@layer("eltmax")
+class ElementwiseMax(Layer):
+    """The largest of its inputs, element by element. Inputs that are equal to it all get its full gradient, as in the original."""
+
+    input_count = None
+
+    def title(self) -> str:
+        return "elementwise max layer"
+
+    def check(self) -> None:
+        if len(self.inputs) < 2:
+            raise BadKey("inputs", f"found {self.inputs[0]} alone, expected two inputs or more")
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return same_shapes(*inputs)
+
+    def saved(self, *inputs: Shape) -> dict[str, Shape]:
+        """max2, max3, ...: the largest of the first 2, 3, ... inputs; that of all are the acts."""
+        return {f"max{i}": inputs[0] for i in range(2, len(inputs))}
+
+    def forward(self, ops, t, training: bool) -> None:
+        best = t.inputs[0]
+        for inputs, larger in zip(t.inputs[1:], [*t.saved.values(), t.acts], strict=True):
+            ops.eltmax_forward(best, inputs, larger)
+            best = larger
+
+    def backward(self, ops, t) -> None:
+        for inputs, inputs_grad in zip(t.inputs, t.inputs_grad, strict=True):
+            if inputs_grad:
+                ops.eltmax_backward(inputs, t.acts, t.acts_grad, inputs_grad)

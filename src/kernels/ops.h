@@ -255,6 +255,15 @@ void to_half(Stream, In values, Out halves);
 // values = halves, numbers in half precision, as to_half leaves them.
 void from_half(Stream, In halves, Out values);
 
+// Element-wise maximum of two; chained it is that of any number.
+//   acts = max(inputs, others)
+void eltmax_forward(Stream, In inputs, In others, Out acts);
+
+// Gradient of eltmax_forward, or of a chain of them, by one of its inputs: the full gradient wherever it is the maximum,
+// ties included, as in cuda-convnet.
+//   inputs_grad = acts_grad where inputs == acts, else 0
+void eltmax_backward(Stream, In inputs, In acts, In acts_grad, Out inputs_grad);
+
 // Pixels as the net sees them: crop, mirror, minus mean.
 //   acts[c,y,x,n] = pixels[c, y + top, (mirrored ? width - 1 - x : x) + left, n] - mean[c,y,x]
 // pixels: uint8, larger than acts by twice the crop border; mean: acts' type, (channels, height, width).
