@@ -62,8 +62,11 @@ void define_ops(py::module_& m) {
   SHAPE(pool_shape, "inputs"_a, POOL);
   OP(max_pool_forward, "inputs"_a, "acts"_a, POOL);
   OP(max_pool_backward, "inputs"_a, "acts"_a, "acts_grad"_a, "inputs_grad"_a, POOL);
-  OP(avg_pool_forward, "inputs"_a, "acts"_a, POOL);
-  OP(avg_pool_backward, "acts_grad"_a, "inputs_grad"_a, POOL);
+  OP(maxabs_pool_forward, "inputs"_a, "acts"_a, POOL);
+  OP(avg_pool_forward, "inputs"_a, "acts"_a, POOL, "sum"_a = false);
+  OP(avg_pool_backward, "acts_grad"_a, "inputs_grad"_a, POOL, "sum"_a = false);
+  OP(cross_map_max_pool_forward, "inputs"_a, "acts"_a, POOL);
+  OP(cross_map_max_pool_backward, "inputs"_a, "acts"_a, "acts_grad"_a, "inputs_grad"_a, POOL);
 
 #define NORM named, "size"_a, "scale"_a, "power"_a
   OP(lrn_forward, "inputs"_a, "denoms"_a, "acts"_a, NORM, "bias"_a, "blocked"_a = false);

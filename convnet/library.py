@@ -24,6 +24,7 @@ from .passes import ELEMENTWISE
 
 Shape = tuple[int, ...]
 
+POOLS = ("max_pool_forward", "maxabs_pool_forward", "avg_pool_forward")
 # Shape of the outputs by the shapes of the inputs `s` and the scalars `k`; of an op that is not here, the first input's.
 SHAPES: dict[str, Callable] = {
     "conv_forward": lambda m, s, k: m.conv_shape(s["images"], s["filters"], stride=k["stride"], padding=k["padding"]),
@@ -33,8 +34,8 @@ SHAPES: dict[str, Callable] = {
     "fc_backward_data": lambda m, s, k: (s["weights"][0], s["acts_grad"][-1]),
     "fc_backward_weights": lambda m, s, k: (prod(s["inputs"][:-1]), prod(s["acts_grad"][:-1])),
     "bias_backward": lambda m, s, k: s["acts_grad"][:1],
-    "max_pool_forward": lambda m, s, k: m.pool_shape(s["inputs"], **k),
-    "avg_pool_forward": lambda m, s, k: m.pool_shape(s["inputs"], **k),
+    **dict.fromkeys(POOLS, lambda m, s, k: m.pool_shape(s["inputs"], size=k["size"], stride=k["stride"], start=k["start"])),
+    "cross_map_max_pool_forward": lambda m, s, k: (m.pool_shape((1, *s["inputs"][:1] * 2, 1), **k)[1], *s["inputs"][1:]),
     "logreg_forward": lambda m, s, k: (3,),
     "logreg_backward": lambda m, s, k: s["probs"],
     "logreg_softmax_backward": lambda m, s, k: s["probs"],
@@ -50,14 +51,14 @@ SHAPES: dict[str, Callable] = {
 UNKNOWN = {"conv_backward_data": "the images'", "conv_backward_filters": "the filters'", "local_backward_data": "the images'",
            "local_backward_weights": "the weights'", "gather_backward": "the inputs'", "bias_forward": "the acts'", "avg_pool_backward": "the inputs'"}
 # Where shape= may say something else than the rule: inputs of any rank, unshared biases, other numbers of windows.
-RESHAPED = {"fc_forward", "fc_backward_data", "bias_backward", "max_pool_forward", "avg_pool_forward"}
+RESHAPED = {"fc_forward", "fc_backward_data", "bias_backward", "cross_map_max_pool_forward", *POOLS}
 # Tensors that are not of the call's floating type.
 DTYPES = {"state": "float64", "costs": "float64", "pixels": "uint8", "halves": "float16"}
 # Ops that read and overwrite what the caller gives.
 UPDATES = {"sgd_update", "check_finite"}
-DEFAULTS = {"stride": 1, "padding": 0, "groups": 1, "start": 0, "a": 1.0, "b": 1.0, "bias": 1.0, "dropout.scale": 1.0,
-            "seed": 0, "purpose": 0, "first_image": 0, "random": False, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay":
-            0.0, "blocked": False, "rate_slot": 0, "positive_weight": 1.0}
+DEFAULTS = {"stride": 1, "padding": 0, "groups": 1, "start": 0, "a": 1.0, "b": 1.0, "bias": 1.0, "dropout.scale": 1.0, "seed": 0,
+            "purpose": 0, "first_image": 0, "random": False, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay": 0.0,
+            "blocked": False, "rate_slot": 0, "positive_weight": 1.0, "sum": False}
 # What the parameters mean that ops.h does not have.
 ABOUT = {"shape": "OWNER; not needed with out", "out": "where to put the result; of several, a tuple", "add": "the result is added to what out holds",
          "step": "the minibatch's number, where there is no state", "rate": "the learning rate, where there is no state",

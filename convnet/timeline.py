@@ -40,9 +40,10 @@ def kind_of(step: Step) -> str:
     """Which colour a step has."""
     if step.op in ("upload", "image_forward"):
         return "upload, image"
+    if "_pool_" in step.op:
+        return "pool"
     for kind, beginnings in (("copy", ("copy", "to_half", "from_half")), ("conv", ("conv_", "local_")), ("fc", ("fc_",)),
-                             ("lrn", ("lrn_", "spatial_lrn_", "lcn_")), ("pool", ("max_pool", "avg_pool")),
-                             ("update", ("sgd_update", "check_finite"))):
+                             ("lrn", ("lrn_", "spatial_lrn_", "lcn_")), ("update", ("sgd_update", "check_finite"))):
         if step.op.startswith(beginnings):
             return kind
     return "neuron, bias, cost, ..."

@@ -114,11 +114,22 @@ void max_pool_forward(Stream, In inputs, Out acts, int size, int stride, int sta
 // gradient, ties included, as in cuda-convnet.
 void max_pool_backward(Stream, In inputs, In acts, In acts_grad, Out inputs_grad, int size, int stride, int start);
 
-// Average-pooling over the same windows; the sum is divided by the area of the clipped window.
-void avg_pool_forward(Stream, In inputs, Out acts, int size, int stride, int start);
+// Pooling of magnitudes over the same windows: what is farthest from 0, with its sign; of equally far ones the last of
+// the window. Its gradient is max_pool_backward.
+void maxabs_pool_forward(Stream, In inputs, Out acts, int size, int stride, int start);
+
+// Average-pooling over the same windows; the sum is divided by the area of the clipped window, unless `sum`.
+void avg_pool_forward(Stream, In inputs, Out acts, int size, int stride, int start, bool sum);
 
 // Gradient of avg_pool_forward.
-void avg_pool_backward(Stream, In acts_grad, Out inputs_grad, int size, int stride, int start);
+void avg_pool_backward(Stream, In acts_grad, Out inputs_grad, int size, int stride, int start, bool sum);
+
+// Max-pooling over overlapping windows of channels: output o sees those from start + o stride to + size, clipped.
+//   acts[o,y,x,n] = max over the window of inputs[.,y,x,n]
+void cross_map_max_pool_forward(Stream, In inputs, Out acts, int size, int stride, int start);
+
+// Gradient of cross_map_max_pool_forward; ties as in max_pool_backward.
+void cross_map_max_pool_backward(Stream, In inputs, In acts, In acts_grad, Out inputs_grad, int size, int stride, int start);
 
 // ---- normalization -----------------------------------------------------------------------------------
 

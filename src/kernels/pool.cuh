@@ -1,4 +1,4 @@
-// Max- and average-pooling: device code.
+// Pooling: device code.
 #pragma once
 #include "device.cuh"
 #include "pool.h"
@@ -6,7 +6,7 @@
 namespace convnet {
 
 // Threads: x = image, y = row (channel, y, x) of acts.
-template <class T>
+template <bool by_magnitude, class T>
 __global__ void max_pool_forward_kernel(Images<const T> inputs, Images<T> acts, WindowGrid windows) {
   const Place place = this_place();
   if (place.row >= acts.rows() || place.n >= acts.images) return;
@@ -16,7 +16,7 @@ __global__ void max_pool_forward_kernel(Images<const T> inputs, Images<T> acts, 
   T best = inputs.row(c, windows.down.begin(y), left)[n];
   for (int v = windows.down.begin(y); v < bottom; ++v) {
     const T* pixel = inputs.row(c, v, left) + n;
-    for (int u = left; u < right; ++u, pixel += inputs.pitch) best = larger(best, *pixel);
+    for (int u = left; u < right; ++u, pixel += inputs.pitch) best = better<by_magnitude>(best, *pixel);
   }
   acts.store(&acts.row(c, y, x)[n], best);
 }
@@ -43,35 +43,36 @@ __global__ void max_pool_backward_kernel(Images<const T> inputs, Images<const T>
 
 // Threads: x = image, y = row (channel, y, x) of acts.
 template <class T>
-__global__ void avg_pool_forward_kernel(Images<const T> inputs, Images<T> acts, WindowGrid windows) {
+__global__ void avg_pool_forward_kernel(Images<const T> inputs, Images<T> acts, WindowGrid windows, bool sum) {
   const Place place = this_place();
   if (place.row >= acts.rows() || place.n >= acts.images) return;
   const auto [c, y, x, n] = element_at(acts, place);
 
   const int bottom = windows.down.end(y), left = windows.across.begin(x), right = windows.across.end(x);
-  T sum = 0;
+  T total = 0;
   for (int v = windows.down.begin(y); v < bottom; ++v) {
     const T* pixel = inputs.row(c, v, left) + n;
-    for (int u = left; u < right; ++u, pixel += inputs.pitch) sum += *pixel;
+    for (int u = left; u < right; ++u, pixel += inputs.pitch) total += *pixel;
   }
-  acts.store(&acts.row(c, y, x)[n], sum / T(windows.down.length(y) * windows.across.length(x)));
+  const int area = sum ? 1 : windows.down.length(y) * windows.across.length(x);
+  acts.store(&acts.row(c, y, x)[n], total / T(area));
 }
 
 // Threads: x = image, y = row (channel, y, x) of inputs.
 template <class T>
-__global__ void avg_pool_backward_kernel(Images<const T> acts_grad, Images<T> inputs_grad, WindowGrid windows) {
+__global__ void avg_pool_backward_kernel(Images<const T> acts_grad, Images<T> inputs_grad, WindowGrid windows, bool sum) {
   const Place place = this_place();
   if (place.row >= inputs_grad.rows() || place.n >= inputs_grad.images) return;
   const auto [c, v, u, n] = element_at(inputs_grad, place);
 
   const int bottom = windows.down.end_with(v), left = windows.across.first_with(u), right = windows.across.end_with(u);
-  T sum = 0;
+  T total = 0;
   for (int y = windows.down.first_with(v); y < bottom; ++y) {
     const T* grad = acts_grad.row(c, y, left) + n;
     for (int x = left; x < right; ++x, grad += acts_grad.pitch)
-      sum += *grad * (1 / T(windows.down.length(y) * windows.across.length(x)));
+      total += *grad * (1 / T(sum ? 1 : windows.down.length(y) * windows.across.length(x)));
   }
-  inputs_grad.store(&inputs_grad.row(c, v, u)[n], sum);
+  inputs_grad.store(&inputs_grad.row(c, v, u)[n], total);
 }
 
 }  // namespace convnet
