@@ -24,7 +24,7 @@ from .passes import ELEMENTWISE
 
 Shape = tuple[int, ...]
 
-POOLS = ("max_pool_forward", "maxabs_pool_forward", "avg_pool_forward")
+POOLS = ("max_pool_forward", "maxabs_pool_forward", "avg_pool_forward", "random_pool_forward", "expected_pool_forward")
 # Shape of the outputs by the shapes of the inputs `s` and the scalars `k`; of an op that is not here, the first input's.
 SHAPES: dict[str, Callable] = {
     "conv_forward": lambda m, s, k: m.conv_shape(s["images"], s["filters"], stride=k["stride"], padding=k["padding"]),

@@ -30,6 +30,12 @@ HOST_DEVICE inline RandomWords random_words(std::uint32_t place, std::uint32_t i
   return philox({{place, image, std::uint32_t(step), std::uint32_t(step >> 32)}}, seed, purpose);
 }
 
+// From 0 on and below 1, of 24 bits, which every type holds.
+template <class T>
+HOST_DEVICE T random_fraction(std::uint32_t word) {
+  return T(word >> 8) * T(0x1p-24);
+}
+
 // One of 0, ..., range - 1.
 HOST_DEVICE inline int random_below(std::uint32_t word, int range) {
   return int(std::uint64_t(word) * std::uint32_t(range) >> 32);
