@@ -65,8 +65,8 @@ void define_ops(py::module_& m) {
   OP(maxabs_pool_forward, "inputs"_a, "acts"_a, POOL);
   OP(avg_pool_forward, "inputs"_a, "acts"_a, POOL, "sum"_a = false);
   OP(avg_pool_backward, "acts_grad"_a, "inputs_grad"_a, POOL, "sum"_a = false);
-  OP(random_pool_forward, "inputs"_a, "state"_a, "acts"_a, POOL, "seed"_a, "purpose"_a);
-  OP(random_pool_backward, "inputs"_a, "state"_a, "acts_grad"_a, "inputs_grad"_a, POOL, "seed"_a, "purpose"_a);
+  OP(random_pool_forward, "inputs"_a, "state"_a, "acts"_a, POOL, "seed"_a, "purpose"_a, "first_image"_a);
+  OP(random_pool_backward, "inputs"_a, "state"_a, "acts_grad"_a, "inputs_grad"_a, POOL, "seed"_a, "purpose"_a, "first_image"_a);
   OP(expected_pool_forward, "inputs"_a, "acts"_a, POOL);
   OP(expected_pool_backward, "inputs"_a, "acts"_a, "acts_grad"_a, "inputs_grad"_a, POOL);
   OP(cross_map_max_pool_forward, "inputs"_a, "acts"_a, POOL);

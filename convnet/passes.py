@@ -8,9 +8,7 @@ from .recorder import Step, Value
 
 # Ops that may write over what they read; and those that take less time than fetching what they computed would.
 ELEMENTWISE = {"neuron_forward", "neuron_backward", "dropout", "scaled_copy", "eltmax_forward", "eltmax_backward"}
-RECOMPUTED = {"neuron_forward", "lrn_forward", "max_pool_forward", "avg_pool_forward", "dropout", "scaled_copy"}
-
-
+RECOMPUTED = ELEMENTWISE - {"neuron_backward", "eltmax_backward"} | {"lrn_forward", "spatial_lrn_forward", "max_pool_forward", "avg_pool_forward"}
 # The gradient of a cost -> that of what makes its probabilities, with which scalars; and both in one op.
 FUSED_COSTS = {"logreg_backward": ("softmax_backward", set(), "logreg_softmax_backward"),
                "bce_backward": ("neuron_backward", {"logistic"}, "bce_logistic_backward")}

@@ -73,4 +73,4 @@ def gradients(net: Net) -> dict[str, np.ndarray]:
     plan = net.plan(3, "check")
     plan.run({**dict(enumerate(minibatch())), "state": net.state(0)})
     plan.synchronize()
-    return {name: plan.fetch(f"{name}_grad") for name in net.rate_slots}
+    return {name: plan.fetch(f"{name}_grad")[0] for name in net.rate_slots}

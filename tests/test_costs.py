@@ -100,7 +100,7 @@ def test_a_certain_and_wrong_unit_still_learns():
         plan = net.plan(5, "check")
         plan.run({0: pixels, 1: labels, "state": net.state(0)})
         plan.synchronize()
-        np.testing.assert_allclose(plan.fetch("fc1.b_grad"), (1 - labels).sum(-1).reshape(-1), rtol=1e-6)
+        np.testing.assert_allclose(plan.fetch("fc1.b_grad")[0], (1 - labels).sum(-1).reshape(-1), rtol=1e-6)
 
 
 def test_the_cost_that_reads_labels_judges_a_net():

@@ -53,7 +53,7 @@ def test_equal_inputs_get_the_full_gradient_each():
             plan = net.plan(5, "check")
             plan.run({0: arrays_for(net)[0], "state": net.state(0)})
             plan.synchronize()
-            gradients.append(plan.fetch("fc1.W0_grad"))
+            gradients.append(plan.fetch("fc1.W0_grad")[0])
     np.testing.assert_allclose(gradients[0], 2 * gradients[1], rtol=1e-12)
 
 

@@ -127,11 +127,11 @@ void avg_pool_backward(Stream, In acts_grad, Out inputs_grad, int size, int stri
 // Stochastic pooling (Zeiler and Fergus 2013) over the same windows: one of the inputs above 0, each as likely as it is
 // large; 0 where there is none. In the order of the window it is the first at which the sum of the inputs above 0
 // so far is more than u times that of the whole window. u: the upper 24 bits of word e % 4 of Philox4x32-10, over 2^24,
-// with the key (seed, purpose) and the counter (e / 4, n, step low, step high); e = (c height + y) width + x of acts.
-void random_pool_forward(Stream, In inputs, In state, Out acts, int size, int stride, int start, std::uint32_t seed, std::uint32_t purpose);
+// with the key (seed, purpose) and the counter (e / 4, first_image + n, step low, step high); e = (c height + y) width + x of acts.
+void random_pool_forward(Stream, In inputs, In state, Out acts, int size, int stride, int start, std::uint32_t seed, std::uint32_t purpose, int first_image);
 
 // Gradient of random_pool_forward: to the inputs that it took, which are drawn again; nothing is stored.
-void random_pool_backward(Stream, In inputs, In state, In acts_grad, Out inputs_grad, int size, int stride, int start, std::uint32_t seed, std::uint32_t purpose);
+void random_pool_backward(Stream, In inputs, In state, In acts_grad, Out inputs_grad, int size, int stride, int start, std::uint32_t seed, std::uint32_t purpose, int first_image);
 
 // The mean of what random_pool_forward draws, for when the net is tested: with a the inputs above 0 of the window,
 //   acts = (sum of a^2) / (sum of a), or 0 where there is none

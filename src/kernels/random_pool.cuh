@@ -24,13 +24,13 @@ __device__ T total_of(const Images<const T>& inputs, const WindowGrid& windows, 
 // Threads: x = image, y = row (channel, y, x) of acts.
 template <class T>
 __global__ void random_pool_forward_kernel(Images<const T> inputs, Rows<const double> state, Images<T> acts, WindowGrid windows,
-                                           std::uint32_t seed, std::uint32_t purpose) {
+                                           std::uint32_t seed, std::uint32_t purpose, int first_image) {
   const Place place = this_place();
   if (place.row >= acts.rows() || place.n >= acts.images) return;
   const auto [c, y, x, n] = element_at(acts, place);
 
   const T total = total_of(inputs, windows, c, y, x, n);
-  const T stop = stop_of(place.row, n, total, std::uint64_t(state.row(0)[state_step]), seed, purpose);
+  const T stop = stop_of(place.row, first_image + n, total, std::uint64_t(state.row(0)[state_step]), seed, purpose);
   T act = nothing_drawn(total), sum = 0;
   for_window(inputs, windows, c, y, x, n, [&](int, int, T input) {
     const bool before = sum <= stop;
@@ -44,7 +44,7 @@ __global__ void random_pool_forward_kernel(Images<const T> inputs, Rows<const do
 // for each what it drew.
 template <class T>
 __global__ void random_pool_backward_kernel(Images<const T> inputs, Rows<const double> state, Images<const T> acts_grad, Images<T> inputs_grad,
-                                            WindowGrid windows, std::uint32_t seed, std::uint32_t purpose) {
+                                            WindowGrid windows, std::uint32_t seed, std::uint32_t purpose, int first_image) {
   const Place place = this_place();
   if (place.row >= inputs.rows() || place.n >= inputs.images) return;
   const Element at = element_at(inputs, place);
@@ -54,7 +54,7 @@ __global__ void random_pool_backward_kernel(Images<const T> inputs, Rows<const d
   for (int y = windows.down.first_with(at.y); y < windows.down.end_with(at.y); ++y)
     for (int x = windows.across.first_with(at.x); x < windows.across.end_with(at.x); ++x) {
       const std::int64_t row = (std::int64_t(at.c) * acts_grad.height + y) * acts_grad.width + x;
-      const T stop = stop_of(row, at.n, total_of(inputs, windows, at.c, y, x, at.n), step, seed, purpose);
+      const T stop = stop_of(row, first_image + at.n, total_of(inputs, windows, at.c, y, x, at.n), step, seed, purpose);
       T sum = 0;
       bool drawn = false;
       for_window(inputs, windows, at.c, y, x, at.n, [&](int v, int u, T input) {

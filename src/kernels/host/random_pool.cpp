@@ -37,9 +37,9 @@ void add_weights(const Images<const T>& in, const WindowGrid& windows, int c, in
 // body(v, u, drawn) for the pixels of a window: drawn[n] is 1 where the draw of image first + n stops at the pixel.
 template <class T, class Body>
 void draw(const Images<const T>& in, const WindowGrid& windows, int c, int y, int x, int first, int images, std::int64_t row, const T* total,
-          std::uint64_t step, std::uint32_t seed, std::uint32_t purpose, Body body) {
+          std::uint64_t step, std::uint32_t seed, std::uint32_t purpose, int first_image, Body body) {
   T stop[tile], sum[tile] = {};
-  for (int n = 0; n < images; ++n) stop[n] = stop_of(row, first + n, total[n], step, seed, purpose);
+  for (int n = 0; n < images; ++n) stop[n] = stop_of(row, first_image + first + n, total[n], step, seed, purpose);
   for_window(in, windows, c, y, x, first, [&](int v, int u, const T* input) {
     bool drawn[tile];
     for (int n = 0; n < images; ++n) {
@@ -53,7 +53,8 @@ void draw(const Images<const T>& in, const WindowGrid& windows, int c, int y, in
 
 }  // namespace
 
-void random_pool_forward(Stream stream, In inputs, In state, Out acts, int size, int stride, int start, std::uint32_t seed, std::uint32_t purpose) {
+void random_pool_forward(Stream stream, In inputs, In state, Out acts, int size, int stride, int start, std::uint32_t seed, std::uint32_t purpose,
+                         int first_image) {
   const WindowGrid windows = checks::random_pool_forward(inputs, state, acts, size, stride, start);
   const auto step = std::uint64_t(rows_of<double>(state).row(0)[state_step]);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
@@ -64,7 +65,7 @@ void random_pool_forward(Stream stream, In inputs, In state, Out acts, int size,
       add_weights(in, windows, c, y, x, first, images, total);
       for (int n = 0; n < images; ++n) act[n] = nothing_drawn(total[n]);
       const std::int64_t row = (std::int64_t(c) * out.height + y) * out.width + x;
-      draw(in, windows, c, y, x, first, images, row, total, step, seed, purpose, [&](int, int, const bool* drawn, const T* input) {
+      draw(in, windows, c, y, x, first, images, row, total, step, seed, purpose, first_image, [&](int, int, const bool* drawn, const T* input) {
         for (int n = 0; n < images; ++n) act[n] = drawn[n] ? input[n] : act[n];
       });
       store_row(out.row(c, y, x) + first, images, out.add, [&](int n) { return act[n]; });
@@ -73,7 +74,7 @@ void random_pool_forward(Stream stream, In inputs, In state, Out acts, int size,
 }
 
 void random_pool_backward(Stream stream, In inputs, In state, In acts_grad, Out inputs_grad, int size, int stride, int start, std::uint32_t seed,
-                          std::uint32_t purpose) {
+                          std::uint32_t purpose, int first_image) {
   const WindowGrid windows = checks::random_pool_backward(inputs, state, acts_grad, inputs_grad, size, stride, start);
   const auto step = std::uint64_t(rows_of<double>(state).row(0)[state_step]);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
@@ -87,7 +88,7 @@ void random_pool_backward(Stream stream, In inputs, In state, In acts_grad, Out 
           add_weights(in, windows, c, y, x, first, images, total);
           const T* const grad = grads.row(c, y, x) + first;
           const std::int64_t row = (std::int64_t(c) * grads.height + y) * grads.width + x;
-          draw(in, windows, c, y, x, first, images, row, total, step, seed, purpose, [&](int at_v, int at_u, const bool* drawn, const T*) {
+          draw(in, windows, c, y, x, first, images, row, total, step, seed, purpose, first_image, [&](int at_v, int at_u, const bool* drawn, const T*) {
             if (at_v == v && at_u == u)
               for (int n = 0; n < images; ++n) gradient[n] += drawn[n] ? grad[n] : T(0);
           });
