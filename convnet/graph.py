@@ -1,7 +1,7 @@
 """Layers in order, with their shapes, the devices of their replicas, and who owns which weights."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import lcm, prod
 
@@ -177,5 +177,5 @@ class Graph:
         return {name: slot for slot, name in enumerate(names)}
 
 
-def listed(numbers: tuple[int, ...]) -> str:
+def listed(numbers: Iterable[int]) -> str:
     return ",".join(map(str, numbers))

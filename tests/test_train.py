@@ -221,7 +221,7 @@ def test_mistakes_have_a_message_and_an_exit_code(place, name):
 def test_too_few_devices(place):
     place.write(TWO_COLUMNS)
     place.train("--gpu", "0", code=2)
-    assert "--gpu 0: the config uses devices 0 to 1, expected 2 numbers, as --gpu 0,0" in place.told
+    assert "[conv1b] gpu=1 is beyond it; the config uses devices 0 to 1, expected 2 numbers, as --gpu 0,0" in place.told
 
 
 @pytest.mark.skipif(not cuda_problem(), reason="there is a GPU")

@@ -223,20 +223,21 @@ def no_data(config: Config) -> str:
 def open_devices(stack: contextlib.ExitStack, graph: Graph, backend: str, options: Options) -> dict[int, Device]:
     """A device for each that the config uses; on the CPU the cores are shared among them."""
     used = graph.devices
-    count = max(used) + 1
-    physical = options.gpu
-    if physical is not None and len(physical) < count:
-        raise CommandLineError(f"--gpu {','.join(map(str, physical))}: the config uses devices 0 to {count - 1}, expected {count} numbers, as --gpu {','.join(['0'] * count)}")
+    if options.gpu is not None and len(options.gpu) <= used[-1]:
+        node = next(node for node in graph.computed if max(node.devices) >= len(options.gpu))
+        raise CommandLineError(f"--gpu {listed(options.gpu)}: {node.layer.where}: [{node.name}] gpu={listed(node.devices)} is beyond it; the config uses devices "
+                               f"0 to {used[-1]}, expected {used[-1] + 1} numbers" + (f", as --gpu {listed([0] * (used[-1] + 1))}" if used[-1] < 16 else ""))
+    physical = {index: options.gpu[index] if options.gpu else index for index in used}
     if backend == "cuda":
         there = load_module("cuda").device_count()
-        physical = physical or [index % there for index in range(count)]
-        for number in physical:
+        if options.gpu is None:
+            physical = {index: index % there for index in used}
+            if len(used) > there:
+                print(f"{len(used)} devices of the config share {there} GPU{'s' if there > 1 else ''}")
+        for number in physical.values():
             if number >= there:
                 raise NoSuchDevice(f"--gpu: there is no GPU {number}; this machine has {', '.join(map(str, range(there)))}")
-        if count > there:
-            print(f"{count} devices of the config share {there} GPU{'s' if there > 1 else ''}")
-    physical = physical or list(range(count))
-    threads = max(1, (os.cpu_count() or 1) // len({physical[index] for index in used}))
+    threads = max(1, (os.cpu_count() or 1) // len(set(physical.values())))
     return {index: stack.enter_context(Device(backend, index, physical[index], threads)) for index in used}
 
 
