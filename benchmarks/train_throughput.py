@@ -29,6 +29,7 @@ import convnet.backends as backends  # noqa: E402
 from convnet.cfgfile import Value  # noqa: E402
 from convnet.config import Config, read_config  # noqa: E402
 from convnet.data import minibatches, open_provider  # noqa: E402
+from convnet.graph import Graph  # noqa: E402
 from convnet.net import DataSpec, Net  # noqa: E402
 
 STEPS = 7
@@ -39,8 +40,8 @@ def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, map
     count, threads = (int(word) for word in mapping.split("x"))
     if count == 1:
         for layer in config.layers:
-            layer.gpu = 0
-    used = sorted({max(layer.gpu, 0) for layer in config.layers})
+            layer.gpu = (0,)
+    used = Graph(config.layers, data.shapes).devices
     devices = {index: stack.enter_context(backends.Device(backend, index, 0 if backend == "cuda" else index, threads)) for index in used}
     net = Net(config, data, devices)
     net.initialise()

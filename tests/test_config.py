@@ -170,8 +170,8 @@ ERRORS = {
         {"padding=1": "padding=1\nsharedBiases=maybe"}, {},
         "layers.cfg:14: [conv1] sharedBiases=maybe: expected 0 or 1"),
     "a word that is no choice": (
-        {"[fc2]": "[pool]\ntype=pool\ninputs=conv1\npool=rand\nsizeX=2\nstride=2\n[fc2]", "inputs=conv1\noutputs": "inputs=pool\noutputs"}, {},
-        "layers.cfg:18: [pool] pool=rand: expected one of max, avg"),
+        {"[fc2]": "[pool]\ntype=pool\ninputs=conv1\npool=median\nsizeX=2\nstride=2\n[fc2]", "inputs=conv1\noutputs": "inputs=pool\noutputs"}, {},
+        "layers.cfg:18: [pool] pool=median: expected one of max, maxabs, avg, rand"),
     "a missing key of the layers file": (
         {"outputs=10\n": ""}, {},
         "layers.cfg:15: [fc2] no outputs=; a layer of type fc needs it here"),

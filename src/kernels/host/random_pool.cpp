@@ -34,7 +34,8 @@ void add_weights(const Images<const T>& in, const WindowGrid& windows, int c, in
   });
 }
 
-// body(v, u, drawn) for the pixels of a window: drawn[n] is 1 where the draw of image first + n stops at the pixel.
+// body(v, u, drawn, pixels) for the pixels of a window: whether the draw of image first + n stops there is drawn[n].
+// `row` is the window's in acts, `total` the sums of its weights.
 template <class T, class Body>
 void draw(const Images<const T>& in, const WindowGrid& windows, int c, int y, int x, int first, int images, std::int64_t row, const T* total,
           std::uint64_t step, std::uint32_t seed, std::uint32_t purpose, int first_image, Body body) {
