@@ -5,8 +5,9 @@ import re
 
 from . import Layer, Shape, key, layer
 
-PARAMETERS = {"ident": 0, "relu": 0, "logistic": 0, "softrelu": 0, "abs": 0, "square": 0, "sqrt": 0, "tanh": 2, "linear": 2, "brelu": 1}
-READ_INPUTS = ("abs", "square", "softrelu")  # their gradient is a function of the inputs, the others' of the acts
+PARAMETERS = {"ident": 0, "relu": 0, "nrelu": 0, "logistic": 0, "softrelu": 0, "abs": 0, "square": 0, "sqrt": 0, "tanh": 2, "linear": 2, "brelu": 1,
+              "drelu": 1, "log": 1}
+READ_INPUTS = ("abs", "square", "softrelu", "drelu", "log")  # their gradient is a function of the inputs, the others' of the acts
 
 
 def parse_neuron(text: str) -> tuple[str, float, float]:
@@ -24,15 +25,17 @@ def parse_neuron(text: str) -> tuple[str, float, float]:
         raise ValueError(f"neuron={text}, expected numbers in [ ]") from None
     if kind == "tanh":
         numbers[1] = abs(numbers[1])
+    if kind in ("tanh", "drelu") and numbers[0] == 0:
+        raise ValueError(f"neuron={text}, expected a number other than 0: it is divided by")
     a, b = [*numbers, 1.0, 1.0][:2]
     return kind, a, b
 
 
 @layer("neuron")
 class NeuronLayer(Layer):
-    """A nonlinearity, element by element."""
+    """A nonlinearity, element by element. nrelu is relu with noise in training, of the unit's value as standard deviation."""
 
-    neuron: str = key(help=f"{', '.join(PARAMETERS)}; tanh[a,b], linear[a,b] and brelu[a] with numbers")
+    neuron: str = key(help=f"{', '.join(PARAMETERS)}; tanh[a,b], linear[a,b], brelu[a], drelu[a] and log[a] with numbers")
 
     def check(self) -> None:
         parse_neuron(self.neuron)
@@ -42,10 +45,13 @@ class NeuronLayer(Layer):
 
     def constants(self) -> dict:
         kind, a, b = parse_neuron(self.neuron)
-        return {"neuron": kind, "a": a, "b": b}
+        return {"neuron": "relu" if kind == "nrelu" else kind, "a": a, "b": b}
 
     def forward(self, ops, t, training: bool) -> None:
-        ops.neuron_forward(t.inputs[0], t.acts, **self.constants())
+        if training and parse_neuron(self.neuron)[0] == "nrelu":
+            ops.noisy_relu(t.inputs[0], t.state, t.acts, **t.random("noise"))
+        else:
+            ops.neuron_forward(t.inputs[0], t.acts, **self.constants())
 
     def backward(self, ops, t) -> None:
         if t.inputs_grad[0]:

@@ -19,9 +19,11 @@ HOST_DEVICE T neuron_value(T x, T a, T b) {
   if constexpr (neuron == Neuron::sqrt) return std::sqrt(x);
   if constexpr (neuron == Neuron::linear) return a * x + b;
   if constexpr (neuron == Neuron::brelu) return x < 0 ? T(0) : x > a ? a : x;
+  if constexpr (neuron == Neuron::drelu) return x - a * std::tanh(x / a);
+  if constexpr (neuron == Neuron::log) return std::log(a + x);
 }
 
-// f'(x) from what is saved: x for abs, square and softrelu, f(x) for all others.
+// f'(x) from what is saved: x for abs, square, softrelu, drelu and log, f(x) for all others.
 template <Neuron neuron, class T>
 HOST_DEVICE T neuron_slope(T saved, T a, T b) {
   if constexpr (neuron == Neuron::ident) return 1;
@@ -34,6 +36,8 @@ HOST_DEVICE T neuron_slope(T saved, T a, T b) {
   if constexpr (neuron == Neuron::sqrt) return 1 / (2 * saved);
   if constexpr (neuron == Neuron::linear) return a;
   if constexpr (neuron == Neuron::brelu) return saved > 0 && saved < a ? 1 : 0;
+  if constexpr (neuron == Neuron::drelu) return std::tanh(saved / a) * std::tanh(saved / a);
+  if constexpr (neuron == Neuron::log) return 1 / (a + saved);
 }
 
 // Calls body(Kind{}) with Kind::value the neuron, known when compiling.
@@ -50,6 +54,8 @@ void with_neuron(Neuron neuron, Body body) {
     case Neuron::sqrt: return body(std::integral_constant<Neuron, Neuron::sqrt>{});
     case Neuron::linear: return body(std::integral_constant<Neuron, Neuron::linear>{});
     case Neuron::brelu: return body(std::integral_constant<Neuron, Neuron::brelu>{});
+    case Neuron::drelu: return body(std::integral_constant<Neuron, Neuron::drelu>{});
+    case Neuron::log: return body(std::integral_constant<Neuron, Neuron::log>{});
   }
 }
 

@@ -186,16 +186,23 @@ std::int64_t lcn_backward_workspace(Stream, In inputs, In means, In denoms, In a
 // ---- neurons -----------------------------------------------------------------------------------------
 
 // The nonlinearities of the config language (SEMANTICS: neurons).
-enum class Neuron : std::uint8_t { ident, relu, logistic, tanh, softrelu, abs, square, sqrt, linear, brelu };
+enum class Neuron : std::uint8_t { ident, relu, logistic, tanh, softrelu, abs, square, sqrt, linear, brelu, drelu, log };
 
 // Nonlinearity, element by element.
 //   ident x | relu max(0, x) | logistic 1 / (1 + e^-x) | tanh a tanh(b x) | softrelu log(1 + e^x), x above 4
-//   abs |x| | square x^2 | sqrt x^1/2 | linear a x + b | brelu min(a, max(0, x))
+//   abs |x| | square x^2 | sqrt x^1/2 | linear a x + b | brelu min(a, max(0, x)) | drelu x - a tanh(x / a) | log log(a + x)
 void neuron_forward(Stream, In inputs, Out acts, Neuron neuron, double a, double b);
 
-// Gradient of neuron_forward. `saved` is the inputs for abs, square and softrelu, and the acts for all others.
+// Gradient of neuron_forward. `saved` is the inputs for abs, square, softrelu, drelu and log, and the acts for all others.
 // At a kink: relu and brelu 0, abs -1 at 0.
 void neuron_backward(Stream, In saved, In acts_grad, Out inputs_grad, Neuron neuron, double a, double b);
+
+// Relu with noise (Nair and Hinton 2010), whose standard deviation is the unit's value without it.
+//   acts = max(0, r + r * noise)          r = max(0, inputs)
+// The noise of element e of image n is number e % 4 of four standard normal ones, made (Box and Muller 1958) of the words
+// of Philox4x32-10 with the key (seed, purpose) and the counter (e / 4, n, step low, step high); e = (c height + y) width + x.
+// The gradient is relu's by acts, as in cuda-convnet: the noise is held fast.
+void noisy_relu(Stream, In inputs, In state, Out acts, std::uint32_t seed, std::uint32_t purpose);
 
 // ---- dropout -------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 // Random numbers by counter: the same words for the same place on every backend, nothing to store.
 #pragma once
+#include <cmath>
 #include "tensor.h"
 
 namespace convnet {
@@ -34,6 +35,16 @@ HOST_DEVICE inline RandomWords random_words(std::uint32_t place, std::uint32_t i
 template <class T>
 HOST_DEVICE T random_fraction(std::uint32_t word) {
   return T(word >> 8) * T(0x1p-24);
+}
+
+// Number i of four standard normal ones (Box and Muller 1958): words 0 and 1 make the first two, 2 and 3 the others.
+// Of the first word of a pair the upper 23 bits count, and a half, so that its logarithm is finite.
+template <class T>
+HOST_DEVICE T random_normal(const RandomWords& words, int i) {
+  const std::uint32_t *const pair = words.word + i / 2 * 2;
+  const T radius = std::sqrt(-2 * std::log((T(pair[0] >> 9) + T(0.5)) * T(0x1p-23)));
+  const T angle = random_fraction<T>(pair[1]) * T(6.283185307179586);
+  return radius * (i % 2 ? std::sin(angle) : std::cos(angle));
 }
 
 // One of 0, ..., range - 1.

@@ -17,9 +17,11 @@ VALUES = {
     "sqrt": lambda x, a, b: np.sqrt(x),
     "linear": lambda x, a, b: a * x + b,
     "brelu": lambda x, a, b: np.minimum(a, np.maximum(0, x)),
+    "drelu": lambda x, a, b: x - a * np.tanh(x / a),
+    "log": lambda x, a, b: np.log(a + x),
 }
 
-# saved, a, b -> f'(x): the inputs x are saved for abs, square and softrelu, else the acts y
+# saved, a, b -> f'(x): the inputs x are saved for those in SAVES_INPUTS, else the acts y
 SLOPES = {
     "ident": lambda y, a, b: np.ones_like(y),
     "relu": lambda y, a, b: y > 0,
@@ -31,8 +33,10 @@ SLOPES = {
     "sqrt": lambda y, a, b: 1 / (2 * y),
     "linear": lambda y, a, b: np.full_like(y, a),
     "brelu": lambda y, a, b: (y > 0) & (y < a),
+    "drelu": lambda x, a, b: np.tanh(x / a) ** 2,
+    "log": lambda x, a, b: 1 / (a + x),
 }
-SAVES_INPUTS = {"abs", "square", "softrelu"}
+SAVES_INPUTS = {"abs", "square", "softrelu", "drelu", "log"}
 
 
 def neuron_forward(inputs, neuron, a=1.0, b=1.0):
@@ -44,7 +48,8 @@ def neuron_backward(saved, acts_grad, neuron, a=1.0, b=1.0):
 
 
 def forward_magnitude(inputs, neuron, a=1.0, b=1.0):
-    return neuron_forward(np.abs(inputs), neuron, abs(a), abs(b))
+    terms = {"drelu": lambda x: np.abs(x) + np.abs(a * np.tanh(x / a)), "log": lambda x: 1 + np.abs(np.log(a + x))}
+    return terms[neuron](inputs) if neuron in terms else neuron_forward(np.abs(inputs), neuron, abs(a), abs(b))
 
 
 def backward_magnitude(saved, acts_grad, neuron, a=1.0, b=1.0):
@@ -86,12 +91,12 @@ def away_from(points, inputs, by=0.01):
 
 PLAIN, WIDE = normal(3, 5, 4, 3), 4 * normal(7, 2, 3, 5)
 SQUARES = integers(3, 5, 4, 3, low=1, high=30) ** 2
-AB = {"tanh": {"a": 1.7159, "b": 0.6666}, "linear": {"a": 0.3, "b": 1.7}, "brelu": {"a": 1.25}}
+AB = {"tanh": {"a": 1.7159, "b": 0.6666}, "linear": {"a": 0.3, "b": 1.7}, "brelu": {"a": 1.25}, "drelu": {"a": 0.7}, "log": {"a": 1.5}}
 KINKS = {"relu": [0], "abs": [0], "brelu": [0, 1.25], "softrelu": [4]}
 
 CASES = []
 for kind in VALUES:
-    inputs = np.abs(WIDE) + 0.1 if kind == "sqrt" else WIDE
+    inputs = np.abs(WIDE) + 0.1 if kind in ("sqrt", "log") else WIDE
     CASES += cases("plain", kind, rounded(inputs), **AB.get(kind, {}))
     CASES += [gradient_case(kind, away_from(KINKS.get(kind, []), inputs[:, :, :, :2]), **AB.get(kind, {}))]
 
@@ -110,5 +115,5 @@ for shape in ((1, 1, 1, 1), (17, 1, 1, 5), (2, 3, 1, 129), (17, 65)):
 
 # Far out nothing overflows, and softrelu is the identity from 4 on, but not at 4.
 FAR = np.array([-700, -60, -20, -4, 3.9999, 4, 4.0001, 20, 60, 700]).reshape(10, 1, 1, 1)
-for kind in ("logistic", "tanh", "softrelu"):
+for kind in ("logistic", "tanh", "softrelu", "drelu"):
     CASES += cases("far", kind, rounded(FAR))
