@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -44,6 +45,11 @@ class Value:
 
     def reshaped(self, *shape: int) -> Value:
         return Value(self.name, shape, self.dtype, self.device, root=self.root, first_row=self.first_row)
+
+    @property
+    def row_range(self) -> tuple[int, int]:
+        """From and to which row of the root it is."""
+        return self.first_row, self.first_row + prod(self.shape[:-1])
 
     @property
     def nbytes(self) -> int:
@@ -108,7 +114,7 @@ class Recorder:
     def __init__(self, signatures: dict[str, str]):
         self._tensors = {op: [word.split(":") for word in text.split() if word.startswith(("In:", "Out:"))] for op, text in signatures.items()}
         self.steps: list[Step] = []
-        self.written: set[tuple[int, int, int]] = set()
+        self.written: dict[Value, list[tuple[int, int]]] = defaultdict(list)  # root -> rows from, to; none twice
         self.device, self.layer, self.phase = 0, "", ""
 
     def at(self, device: int, layer: str, phase: str) -> Recorder:
@@ -131,13 +137,15 @@ class Recorder:
         self.mark_written(writes)
         self.steps.append(Step(op, self.device, self.layer, self.phase, reads, writes, adds, scalars))
 
-    @staticmethod
-    def _place(value: Value) -> tuple[int, int, int]:
-        return id(value.root), value.first_row, prod(value.shape)
-
     def mark_written(self, values: Iterable[Value]) -> None:
         """What is written to these from now on is added."""
-        self.written |= {self._place(value) for value in values}
+        for value in values:
+            if not self.is_written(value):
+                self.written[value.root].append(value.row_range)
 
     def is_written(self, value: Value) -> bool:
-        return self._place(value) in self.written or self._place(value.root) in self.written
+        """Whether something was written there: at once, or one part after the other."""
+        first, last = value.row_range
+        count = sum(max(0, min(last, end) - max(first, begin)) for begin, end in self.written[value.root])
+        assert count in (0, last - first), f"of {value.name}, {count} of {last - first} rows are written"
+        return count > 0
