@@ -86,7 +86,7 @@ void define_ops(py::module_& m) {
   OP(neuron_backward, "saved"_a, "acts_grad"_a, "inputs_grad"_a, named, "neuron"_a, "a"_a = 1, "b"_a = 1);
 
   OP(dropout, "inputs"_a, "state"_a, "acts"_a, named, "keep"_a, "scale"_a, "seed"_a, "purpose"_a, "first_image"_a);
-  OP(noisy_relu, "inputs"_a, "state"_a, "acts"_a, named, "seed"_a, "purpose"_a);
+  OP(noisy_relu, "inputs"_a, "state"_a, "acts"_a, named, "seed"_a, "purpose"_a, "first_image"_a);
 
   OP(softmax_forward, "inputs"_a, "acts"_a);
   OP(softmax_backward, "acts"_a, "acts_grad"_a, "inputs_grad"_a);

@@ -109,8 +109,9 @@ class Compiler:
         grads = {name: self.weights_gradient(full, device) for name, full in node.owners.items()} if backward else {}
         inputs_grad = [None if source.layer.on_host else self.share(source, chunk, node, i)[0] for i, source in enumerate(node.inputs)] if backward else []
         acts_grad = self.gradient(node, chunk) if backward and not node.layer.is_cost else None
+        fixed = {name: self.persistent[f"{node.name}.{name}@{device}"] for name in node.fixed}
         saved = {name: self.value(f"{self.label(node, chunk)}.{name}", shape, device, chunk) for name, shape in node.saved.items()}
-        return LayerTensors(inputs, self.acts(node, chunk), acts_grad, inputs_grad, weights, grads, saved, self.persistent[f"state@{device}"],
+        return LayerTensors(inputs, self.acts(node, chunk), acts_grad, inputs_grad, weights, grads, fixed, saved, self.persistent[f"state@{device}"],
                             self.training, node.name, self.seed, self.bounds[chunk][0])
 
     # ---- between devices -------------------------------------------------------------------------------------

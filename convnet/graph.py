@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import lcm, prod
 
 from .errors import ConfigError
-from .layers import Layer, Shape, Weights
+from .layers import Fixed, Layer, Shape, Weights
 
 
 @dataclass(eq=False)
@@ -21,6 +21,7 @@ class Node:
     shape: Shape
     devices: tuple[int, ...]
     weights: dict[str, Weights]
+    fixed: dict[str, Fixed]
     saved: dict[str, Shape]
     owners: dict[str, str] = field(default_factory=dict)
     readers: list[Node] = field(default_factory=list)
@@ -83,13 +84,13 @@ class Graph:
         if layer.on_host:
             if not 0 <= layer.data_idx < len(data_shapes):
                 raise ValueError(f"dataIdx={layer.data_idx}: the data have {len(data_shapes)} tensors, expected 0 to {len(data_shapes) - 1}")
-            return Node(layer, [], data_shapes[layer.data_idx], (), {}, {})
+            return Node(layer, [], data_shapes[layer.data_idx], (), {}, {}, {})
         devices = layer.gpu or next((source.devices for source in inputs if source.devices), (0,))
         for source in inputs:
             if source.replicas % len(devices):
                 raise ValueError(f"gpu={listed(devices)}: {len(devices)} replicas, but its input {source.name} has {source.replicas}, "
                                  "expected as many, or a divisor of them")
-        return Node(layer, inputs, layer.shape(*shapes), devices, layer.weights(*shapes), layer.saved(*shapes))
+        return Node(layer, inputs, layer.shape(*shapes), devices, layer.weights(*shapes), layer.fixed(*shapes), layer.saved(*shapes))
 
     def _owner(self, node: Node, name: str, weights: Weights) -> str:
         """Whose weights a layer's are; ValueError where the two cannot share."""

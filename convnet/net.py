@@ -65,6 +65,9 @@ class Net:
                         self._keep(f"{name}@{device}", weights.shape, self.dtype, device, values).accumulates = name != full
                 for device, first, last in node.shards(weights.shape):
                     self._keep(f"{full}.inc@{device}", self.persistent[f"{full}@{device}"].rows(first, last).shape, self.dtype, device, values)
+            for name, fixed in node.fixed.items():
+                for device in dict.fromkeys(node.devices):
+                    self._keep(f"{node.name}.{name}@{device}", fixed.shape, self.dtype, device, values)
         mean_shape = self.data.shapes[0]
         for device in self.devices:
             self._keep(f"state@{device}", (STATE_RATES + len(self.rate_slots),), "float64", device, values)
@@ -98,21 +101,27 @@ class Net:
             for full, weights in node.owned():
                 values = np.full(weights.shape, weights.constant, np.float32)
                 if weights.stdev:
-                    key = np.array([self.seed, zlib.crc32(f"weights {full}".encode())], np.uint64)
-                    draws = np.random.Generator(np.random.Philox(key=key)).standard_normal(weights.shape, np.float32)
-                    values += np.float32(weights.stdev) * draws
+                    values += np.float32(weights.stdev) * self._draws(full).standard_normal(weights.shape, np.float32)
                 self.set(full, values)
                 self.set(f"{full}.inc", np.zeros(weights.shape, np.float32))
+            for name, fixed in node.fixed.items():
+                self.set(f"{node.name}.{name}", fixed.draw(self._draws(f"{node.name}.{name}")))
+
+    def _draws(self, name: str) -> np.random.Generator:
+        """The stream of a tensor."""
+        return np.random.Generator(np.random.Philox(key=np.array([self.seed, zlib.crc32(f"weights {name}".encode())], np.uint64)))
 
     def _places(self, name: str) -> tuple[tuple[int, ...], list[Value]]:
-        """Shape of a learned tensor, or of what belongs to it, and its values: whole on every device, or rows of it on each."""
-        full = name if name in self.rate_slots else name.rpartition(".")[0]
-        node = self.graph.by_name[full.rpartition(".")[0]]
-        return node.weights[full.rpartition(".")[2]].shape, [self.persistent[key] for device in dict.fromkeys(node.devices)
-                                                             if (key := f"{name}@{device}") in self.persistent]
+        """Shape of a tensor that outlives plans, and its values: whole on every device, or rows of it on each."""
+        full = name.removesuffix(".inc").removesuffix(".sum")
+        layer, _, kind = full.rpartition(".")
+        node = self.graph.by_name[layer]
+        shape = (node.weights | node.fixed)[kind].shape
+        return shape, [self.persistent[key] for device in dict.fromkeys(node.devices) if (key := f"{name}@{device}") in self.persistent]
 
     def get(self, name: str) -> np.ndarray:
-        """A learned tensor, layer.W0, its momentum, layer.W0.inc, or the sum of its gradients since the last update, layer.W0.sum."""
+        """A learned tensor, layer.W0, its momentum, layer.W0.inc, the sum of its gradients since the last update, layer.W0.sum, or a
+        fixed tensor, layer.conns0."""
         shape, values = self._places(name)
         arrays = [self.devices[value.device].download(value.bound()) for value in values]
         if name.endswith(".inc"):
@@ -133,9 +142,10 @@ class Net:
                 self._upload(value, np.zeros_like(array) if name.endswith(".sum") and i else array)
 
     def tensor_names(self) -> list[str]:
-        """What a run goes on with: all weights and momenta, and sums of gradients that are not complete."""
+        """What a run goes on with: all weights and momenta, what is fixed, and sums of gradients that are not complete."""
         summed = {f"{full}.sum" for node in self.graph.nodes for full, weights in node.owned() if self.graph.minibatches(node, weights) > 1}
-        return [name for full in self.rate_slots for name in (full, f"{full}.inc", f"{full}.sum") if not name.endswith(".sum") or name in summed]
+        return [name for full in self.rate_slots for name in (full, f"{full}.inc", f"{full}.sum") if not name.endswith(".sum") or name in summed
+                ] + [f"{node.name}.{name}" for node in self.graph.nodes for name in node.fixed]
 
     def tensors(self) -> dict[str, np.ndarray]:
         return {name: self.get(name) for name in self.tensor_names()}

@@ -96,6 +96,7 @@ class LayerTensors:
     inputs_grad: list[Value | None]  # None where no gradient is wanted
     weights: dict[str, Value]
     weights_grad: dict[str, Value]
+    fixed: dict[str, Value]
     saved: dict[str, Value]
     state: Value
     training: bool

@@ -6,8 +6,11 @@ a recorder. It never sees a device, a pointer or a stream: see `convnet/plan.py`
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+import numpy as np
 
 from ..schedule import Schedule
 
@@ -64,6 +67,14 @@ class Weights:
     source: str = ""
 
 
+@dataclass(frozen=True)
+class Fixed:
+    """A tensor that a layer needs and does not learn: drawn once, with the weights, and kept with them. `draw`: -> its values."""
+
+    shape: tuple[int, ...]
+    draw: Callable[[np.random.Generator], np.ndarray]
+
+
 @dataclass
 class Layer:
     """What every layer has. `kind` is its type= word."""
@@ -95,6 +106,9 @@ class Layer:
     def weights(self, *inputs: Shape) -> dict[str, Weights]:
         return {}
 
+    def fixed(self, *inputs: Shape) -> dict[str, Fixed]:
+        return {}
+
     def saved(self, *inputs: Shape) -> dict[str, Shape]:
         """Tensors beside the acts that forward leaves for backward, by name."""
         return {}
@@ -119,4 +133,4 @@ def describe(shape: tuple[int, ...]) -> str:
 
 
 # The order is that of the config reference.
-from . import conv, cost, data, dropout, fc, join, neuron, norm, pool, softmax  # noqa: E402, F401
+from . import conv, cost, data, dropout, fc, join, local, neuron, norm, pool, softmax  # noqa: E402, F401

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..schedule import Schedule, parse_schedule
 from . import BadKey, Layer, Shape, Weights, key
 
-NOT_BUILT = {"wball": "0", "superEps": "0", "superMom": "0", "wcNormMin": "0", "wcNormMax": "0", "randSparse": "0",
+NOT_BUILT = {"wball": "0", "superEps": "0", "superMom": "0", "wcNormMin": "0", "wcNormMax": "0",
              "initWFunc": "", "initBFunc": "", "initCFunc": ""}
 
 

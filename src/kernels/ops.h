@@ -202,7 +202,7 @@ void neuron_backward(Stream, In saved, In acts_grad, Out inputs_grad, Neuron neu
 // The noise of element e of image n is number e % 4 of four standard normal ones, made (Box and Muller 1958) of the words
 // of Philox4x32-10 with the key (seed, purpose) and the counter (e / 4, n, step low, step high); e = (c height + y) width + x.
 // The gradient is relu's by acts, as in cuda-convnet: the noise is held fast.
-void noisy_relu(Stream, In inputs, In state, Out acts, std::uint32_t seed, std::uint32_t purpose);
+void noisy_relu(Stream, In inputs, In state, Out acts, std::uint32_t seed, std::uint32_t purpose, int first_image);
 
 // ---- dropout -------------------------------------------------------------------------------------------
 
