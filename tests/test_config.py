@@ -134,8 +134,8 @@ ERRORS = {
         {"type=conv": "type=conf"}, {},
         "layers.cfg:8: [conv1] type=conf: no such layer type; did you mean conv?"),
     "a type of the family that is not here yet": (
-        {"type=conv": "type=local"}, {},
-        "layers.cfg:8: [conv1] type=local: a type that cuda-convnet knows and this program does not have yet"),
+        {"type=conv": "type=treefc"}, {},
+        "layers.cfg:8: [conv1] type=treefc: a type that cuda-convnet knows and this program does not have yet"),
     "no type": (
         {"type=softmax": ""}, {},
         "layers.cfg:19: [probs] no type=, expected one of conv, cost.logreg, "),
@@ -214,6 +214,21 @@ ERRORS = {
     "channels that the input has not": (
         {"channels=3": "channels=4"}, {},
         "layers.cfg:7: [conv1] channels=4, but its input data has 3"),
+    "groups that do not divide the channels": (
+        {"filterSize=3": "filterSize=3\ngroups=2"}, {},
+        "layers.cfg:7: [conv1] groups=2, expected a divisor of the 3 channels of data"),
+    "filter channels that are not those of a group": (
+        {"filterSize=3": "filterSize=3\ngroups=3\nfilterChannels=3"}, {},
+        "layers.cfg:7: [conv1] filterChannels=3, expected channels / groups = 1"),
+    "random channels for one group": (
+        {"filterSize=3": "filterSize=3\nrandSparse=1"}, {},
+        "layers.cfg:13: [conv1] randSparse: found groups=1, expected several groups, which read different channels"),
+    "random channels that do not divide the channels": (
+        {"filterSize=3": "filterSize=3\ngroups=3\nrandSparse=1\nfilterChannels=2"}, {},
+        "layers.cfg:7: [conv1] filterChannels=2, expected a divisor of the 3 channels of data"),
+    "channels that could not be read equally often": (
+        {"filterSize=3": "filterSize=3\ngroups=4\nrandSparse=1\nfilterChannels=1"}, {},
+        "layers.cfg:7: [conv1] groups=4 of filterChannels=1 are 4 connections, expected a multiple of the 3 channels of data"),
     "a filter larger than the image": (
         {"filterSize=3": "filterSize=11"}, {},
         "layers.cfg:7: [conv1] conv_shape: filters of 11 pixels on an image of 8 with padding 1, expected 1 to 10"),

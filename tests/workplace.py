@@ -71,7 +71,7 @@ NUMBER = r"\d+\.\d{6}"  # as a cost is printed
 
 
 def params(layers: str, rates: str = RATES, logprob: str = "") -> str:
-    weighted = re.findall(r"\[(\w+)\]\ntype=(?:conv|fc)", layers)
+    weighted = re.findall(r"\[(\w+)\]\ntype=(?:conv|local|fc)", layers)
     text = "".join(f"[{name}]\n{rates}" for name in weighted)
     return text + ("[drop1]\n" if "[drop1]" in layers else "") + f"[logprob]\n{logprob}"
 
