@@ -15,6 +15,12 @@ from .schedule import split_list
 
 # Types that the programs of the family know and this one does not yet.
 KNOWN_TYPES = ("treefc", "blur", "nailbed", "resize", "rscale", "rgb2yuv", "rgb2lab", "href", "crop", "cost.tica", "cost.msm")
+# Types that it will not have, and why.
+REFUSED_TYPES = {
+    "sum": "it never ran in the originals; expected eltsum, which adds its inputs",
+    "cost.crossent": "it never ran in the originals, for its gradient is not computed; expected cost.logreg, or cost.bce for several labels an image",
+    "cost.dce": "its numbers are counts of each class, which have no mean; expected cost.bce, which has the same gradient",
+}
 OPTIONS_SECTION = "convnet-train"  # of the params file: long option names of the command
 
 

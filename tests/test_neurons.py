@@ -35,7 +35,7 @@ def acts_of(layers: str, phase: str, step: int = 0, backend: str = "host") -> tu
         plan = net.plan(200, phase, ("fc1", "fc1_neuron"))
         plan.run({0: arrays_for(net, images=200)[0], "state": net.state(step)})
         plan.synchronize()
-        return plan.fetch("fc1"), plan.fetch("fc1_neuron")
+        return plan.fetch("fc1")[0], plan.fetch("fc1_neuron")[0]
 
 
 def test_nrelu_is_relu_when_testing():
@@ -65,7 +65,7 @@ def test_nrelu_passes_the_gradient_where_it_is_above_0():
         before = net.get("fc1.b")
         plan.run({0: arrays_for(net)[0], "state": net.state(0, [0.0, 1.0])})
         plan.synchronize()
-        np.testing.assert_allclose(before - net.get("fc1.b"), 2 * plan.fetch("fc1_neuron").sum((1, 2, 3)) / 5, rtol=1e-12)
+        np.testing.assert_allclose(before - net.get("fc1.b"), 2 * plan.fetch("fc1_neuron")[0].sum((1, 2, 3)) / 5, rtol=1e-12)
 
 
 @pytest.mark.parametrize("text, expected", {

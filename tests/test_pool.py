@@ -58,7 +58,7 @@ def forward(layers: str, phase: str, step: int = 0, backend: str = "host", **own
         plan = net.plan(5, phase, ("conv", "pool"))
         plan.run({0: arrays_for(net)[0], "state": net.state(step)})
         plan.synchronize()
-        return plan.fetch("conv"), plan.fetch("pool")
+        return plan.fetch("conv")[0], plan.fetch("pool")[0]
 
 
 def windows(inputs: np.ndarray) -> np.ndarray:
@@ -98,7 +98,7 @@ def test_stochastic_pooling_passes_its_gradient_to_what_it_took():
         before = net.get("conv.b")
         plan.run({0: arrays_for(net)[0], "state": net.state(0, [0.0, 1.0])})
         plan.synchronize()
-        np.testing.assert_allclose(before - net.get("conv.b"), 2 * plan.fetch("pool").sum((1, 2, 3)) / 5, rtol=1e-12)
+        np.testing.assert_allclose(before - net.get("conv.b"), 2 * plan.fetch("pool")[0].sum((1, 2, 3)) / 5, rtol=1e-12)
 
 
 MISTAKES = {

@@ -200,7 +200,7 @@ void neuron_backward(Stream, In saved, In acts_grad, Out inputs_grad, Neuron neu
 // Relu with noise (Nair and Hinton 2010), whose standard deviation is the unit's value without it.
 //   acts = max(0, r + r * noise)          r = max(0, inputs)
 // The noise of element e of image n is number e % 4 of four standard normal ones, made (Box and Muller 1958) of the words
-// of Philox4x32-10 with the key (seed, purpose) and the counter (e / 4, n, step low, step high); e = (c height + y) width + x.
+// of Philox4x32-10 with the key (seed, purpose) and the counter (e / 4, first_image + n, step low, step high); e = (c height + y) width + x.
 // The gradient is relu's by acts, as in cuda-convnet: the noise is held fast.
 void noisy_relu(Stream, In inputs, In state, Out acts, std::uint32_t seed, std::uint32_t purpose, int first_image);
 

@@ -39,7 +39,7 @@ def case(name, shape, step=7, seed=1, purpose=0x9E3779B9, first_image=0):
                 {"seed": seed, "purpose": purpose, "first_image": first_image}, magnitude, sums=2, steps=4, keep={"state": "float64"})
 
 
-DRAWS = noise((100, 1000), 0, 3, 4).reshape(-1)
+DRAWS = noise((100, 1000), 0, 3, 4, 0).reshape(-1)
 for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
     assert abs((DRAWS**power).mean() - moment) < 4 * np.sqrt((DRAWS ** (2 * power)).mean() / DRAWS.size), "this file's noise is not normal"
 assert abs(np.corrcoef(DRAWS.reshape(100, 1000)) - np.eye(100)).max() < 5 / np.sqrt(1000), "numbers of one draw depend on each other"
