@@ -82,6 +82,16 @@ void define_ops(py::module_& m) {
   OP(lcn_backward, "inputs"_a, "means"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, "workspace"_a, NORM);
   WORKSPACE(lcn_backward, "inputs"_a, "means"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, NORM);
 
+#define SLICE named, "top"_a, "left"_a, "down"_a, "across"_a
+  OP(blur, "inputs"_a, "acts"_a, named, "size"_a, "stdev"_a);
+  OP(slice_forward, "inputs"_a, "acts"_a, SLICE);
+  OP(slice_backward, "acts_grad"_a, "inputs_grad"_a, SLICE);
+  SHAPE(resize_shape, "inputs"_a, named, "scale"_a);
+  OP(resize, "inputs"_a, "acts"_a, named, "scale"_a);
+  OP(random_scale_crop, "inputs"_a, "state"_a, "acts"_a, named, "max_scale"_a, "seed"_a, "purpose"_a);
+  OP(rgb_to_yuv, "inputs"_a, "acts"_a);
+  OP(rgb_to_lab, "inputs"_a, "acts"_a, named, "center"_a);
+
   OP(neuron_forward, "inputs"_a, "acts"_a, named, "neuron"_a, "a"_a = 1, "b"_a = 1);
   OP(neuron_backward, "saved"_a, "acts_grad"_a, "inputs_grad"_a, named, "neuron"_a, "a"_a = 1, "b"_a = 1);
 

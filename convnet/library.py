@@ -36,6 +36,7 @@ SHAPES: dict[str, Callable] = {
     "bias_backward": lambda m, s, k: s["acts_grad"][:1],
     **dict.fromkeys(POOLS, lambda m, s, k: m.pool_shape(s["inputs"], size=k["size"], stride=k["stride"], start=k["start"])),
     "cross_map_max_pool_forward": lambda m, s, k: (m.pool_shape((1, *s["inputs"][:1] * 2, 1), **k)[1], *s["inputs"][1:]),
+    "resize": lambda m, s, k: m.resize_shape(s["inputs"], **k),
     "logreg_forward": lambda m, s, k: (3,),
     "logreg_backward": lambda m, s, k: s["probs"],
     "logreg_softmax_backward": lambda m, s, k: s["probs"],
@@ -49,7 +50,8 @@ SHAPES: dict[str, Callable] = {
 }
 # Whose shape the caller must give, as shape= or with out=: the inputs do not tell.
 UNKNOWN = {"conv_backward_data": "the images'", "conv_backward_filters": "the filters'", "local_backward_data": "the images'",
-           "local_backward_weights": "the weights'", "gather_backward": "the inputs'", "bias_forward": "the acts'", "avg_pool_backward": "the inputs'"}
+           "local_backward_weights": "the weights'", "gather_backward": "the inputs'", "bias_forward": "the acts'", "avg_pool_backward": "the inputs'",
+           "slice_forward": "the acts'", "slice_backward": "the inputs'", "random_scale_crop": "the acts'"}
 # Where shape= may say something else than the rule: inputs of any rank, unshared biases, other numbers of windows.
 RESHAPED = {"fc_forward", "fc_backward_data", "bias_backward", "cross_map_max_pool_forward", *POOLS}
 # Tensors that are not of the call's floating type.
@@ -58,7 +60,8 @@ DTYPES = {"state": "float64", "costs": "float64", "pixels": "uint8", "halves": "
 UPDATES = {"sgd_update", "check_finite"}
 DEFAULTS = {"stride": 1, "padding": 0, "groups": 1, "start": 0, "a": 1.0, "b": 1.0, "bias": 1.0, "dropout.scale": 1.0, "seed": 0,
             "purpose": 0, "first_image": 0, "random": False, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay": 0.0,
-            "blocked": False, "rate_slot": 0, "positive_weight": 1.0, "sum": False}
+            "blocked": False, "rate_slot": 0, "positive_weight": 1.0, "sum": False, "top": 0, "left": 0, "down": 1, "across": 1,
+            "center": False}
 # What the parameters mean that ops.h does not have.
 ABOUT = {"shape": "OWNER; not needed with out", "out": "where to put the result; of several, a tuple", "add": "the result is added to what out holds",
          "step": "the minibatch's number, where there is no state", "rate": "the learning rate, where there is no state",
@@ -88,6 +91,10 @@ class Library:
     def pool_shape(self, inputs: Shape, *, size: int, stride: int = 1, start: int = 0) -> Shape:
         """Shape of a pooling's acts, from the shape of its inputs."""
         return self.module.pool_shape(inputs, size=size, stride=stride, start=start)
+
+    def resize_shape(self, inputs: Shape, *, scale: float) -> Shape:
+        """Shape of resize's acts, from the shape of its inputs."""
+        return self.module.resize_shape(inputs, scale=scale)
 
     def workspace(self, handle: int, nbytes: int) -> Tensor:
         """Scratch memory of this thread and queue: kept, so that it is not asked for at every call."""

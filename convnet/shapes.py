@@ -10,3 +10,7 @@ def conv_shape(images: tuple[int, ...], filters: tuple[int, ...], *, stride: int
 
 def pool_shape(inputs: tuple[int, ...], *, size: int, stride: int, start: int) -> tuple[int, ...]:
     return load_module(ANY).pool_shape(inputs, size=size, stride=stride, start=start)
+
+
+def resize_shape(inputs: tuple[int, ...], *, scale: float) -> tuple[int, ...]:
+    return load_module(ANY).resize_shape(inputs, scale=scale)

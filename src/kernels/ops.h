@@ -183,6 +183,46 @@ void lcn_forward(Stream, In inputs, In means, Out denoms, Out acts, int size, do
 void lcn_backward(Stream, In inputs, In means, In denoms, In acts_grad, Out inputs_grad, Out workspace, int size, double scale, double power);
 std::int64_t lcn_backward_workspace(Stream, In inputs, In means, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power);
 
+// ---- images within the net ----------------------------------------------------------------------------
+
+// Gaussian blur of each map, along its rows and columns, of `size` pixels, an odd number; zero outside the map.
+//   acts[y,x] = sum over v,u of weights[v - y] * weights[u - x] * inputs[v,u]
+//   weights[i] = exp(-i^2 / (2 stdev^2)), divided by their sum, i from -size / 2 to size / 2
+// The gradient is the same op on acts_grad.
+void blur(Stream, In inputs, Out acts, int size, double stdev);
+
+// Pixels in steps: crops, mirror images, coarse grids. How many there are is acts' shape; steps may be negative.
+//   acts[c,y,x,n] = inputs[c, top + y down, left + x across, n]
+void slice_forward(Stream, In inputs, Out acts, int top, int left, int down, int across);
+
+// Gradient of slice_forward: 0 where acts do not come from.
+void slice_backward(Stream, In acts_grad, Out inputs_grad, int top, int left, int down, int across);
+
+// Output of resizing: pixels / scale down and across, rounded down.
+Shape resize_shape(Shape inputs, double scale);
+
+// Bilinear resizing, centre on centre. Has no gradient.
+//   acts[c,y,x,n] = inputs[c, p(y), p(x), n], between pixels the mean of the four around, by their nearness
+//   p(i) = i scale + (pixels - outputs scale) / 2, at least 0 and at most pixels - 1.01
+void resize(Stream, In inputs, Out acts, double scale);
+
+// A random size of square images, one for the minibatch, by resize, and a random square crop of it. Has no gradient.
+// Of `pixels` and `crop` pixels, and of the K sizes crop + i, i from 0 to pixels - floor(pixels / max_scale) = K - 1, the i-th
+// is drawn with probability (i + 1)^2 / (K (K + 1) (2 K + 1) / 6); its scale uniformly from max(1, pixels / (size + 1)) to
+// pixels / size; images of their own size are not resized. Draws, also of the crop's top and left: words 0 to 3 of
+// Philox4x32-10 with the key (seed, purpose) and the counter (0, 0, step low, step high).
+void random_scale_crop(Stream, In inputs, In state, Out acts, double max_scale, std::uint32_t seed, std::uint32_t purpose);
+
+// Red, green and blue as brightness and two colour differences. Has no gradient.
+//   Y = .2126 R + .7152 G + .0722 B | U = -.09991 R - .33609 G + .436 B | V = .615 R - .55861 G - .05639 B
+void rgb_to_yuv(Stream, In inputs, Out acts);
+
+// Red, green and blue from 0 to 1 as L*a*b*; center: L less 50. Has no gradient.
+//   X = .49 R + .31 G + .2 B | Y = .17697 R + .8124 G + .01063 B | Z = .01 G + .99 B
+//   L = 116 g(Y) - 16 | a = 500 (g(X) - g(Y)) | b = 200 (g(Y) - g(Z))
+//   g(t) = t^.3333 above .0088564517, else 7.787037 t + .13793103
+void rgb_to_lab(Stream, In inputs, Out acts, bool center);
+
 // ---- neurons -----------------------------------------------------------------------------------------
 
 // The nonlinearities of the config language (SEMANTICS: neurons).

@@ -71,4 +71,12 @@ Shape pool_shape(Shape inputs, int size, int stride, int start) {
   return acts;
 }
 
+Shape resize_shape(Shape inputs, double scale) {
+  check_rank(__func__, "inputs", inputs, 4);
+  CHECK(scale > 0);
+  Shape acts = inputs;
+  for (int i : {1, 2}) acts.dims[i] = std::int64_t(double(inputs[i]) / scale);
+  return acts;
+}
+
 }  // namespace convnet

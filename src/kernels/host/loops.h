@@ -14,6 +14,17 @@ void for_row_ranges(Stream stream, std::int64_t rows, std::int64_t pitch, Body b
                [&](std::int64_t task, int) { body(task * per_task, std::min(rows, (task + 1) * per_task)); });
 }
 
+// body(c, y, x) for every pixel of a tensor.
+template <class T, class Body>
+void for_pixels(Stream stream, const Images<T>& tensor, Body body) {
+  for_row_ranges(stream, std::int64_t(tensor.channels) * tensor.height, tensor.width * tensor.pitch, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row) {
+      const int c = int(row / tensor.height), y = int(row % tensor.height);
+      for (int x = 0; x < tensor.width; ++x) body(c, y, x);
+    }
+  });
+}
+
 // target (+)= value along the images of a row.
 template <class T, class Value>
 void store_row(T* target, int images, bool add, Value value) {

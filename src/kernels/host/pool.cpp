@@ -48,17 +48,6 @@ ALWAYS_INLINE void for_tiles(int images, Body body) {
   for (; n < images; ++n) body(n, Tile<T, 1, 1>());
 }
 
-// body(c, y, x) for every pixel of a tensor.
-template <class T, class Body>
-void for_pixels(Stream stream, const Images<T>& tensor, Body body) {
-  for_row_ranges(stream, std::int64_t(tensor.channels) * tensor.height, tensor.width * tensor.pitch, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t row = first; row < last; ++row) {
-      const int c = int(row / tensor.height), y = int(row % tensor.height);
-      for (int x = 0; x < tensor.width; ++x) body(c, y, x);
-    }
-  });
-}
-
 template <bool by_magnitude, class T>
 void pool_best(Stream stream, const Images<const T>& in, const Images<T>& out, const WindowGrid& windows) {
   const std::int64_t ahead = 4 * in.pitch;

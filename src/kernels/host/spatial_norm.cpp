@@ -8,17 +8,6 @@
 namespace convnet {
 namespace {
 
-// sums[x] = columns[x + first] + ... + columns[x + last - 1], clipped to the row; each a pixel's `count` numbers.
-template <class T>
-void sum_along(const T* columns, T* sums, int width, int count, int first, int last) {
-  std::fill_n(sums, width * count, T(0));
-  for (int by = std::max(first, 1 - width); by < std::min(last, width); ++by) {
-    const int begin = std::max(0, -by) * count, end = (width - std::max(0, by)) * count;
-    const T* const neighbours = columns + by * count;
-    for (int i = begin; i < end; ++i) sums[i] += neighbours[i];
-  }
-}
-
 template <bool centred>
 void norm_forward(const char* op, Stream stream, In inputs, In means, Out denoms, Out acts, int size, double scale, double power, double bias) {
   with_float_type(op, inputs.dtype, [&]<class T>(T) {
@@ -41,7 +30,7 @@ void norm_forward(const char* op, Stream stream, In inputs, In means, Out denoms
                 column[n] += deviation * deviation;
               }
             });
-          sum_along(columns, sums, in.width, strip.count, -(size / 2), size - size / 2);
+          sum_along(columns, sums, in.width, strip.count, -(size / 2), size - size / 2, [](int) { return T(1); });
           strip.for_runs(in.width, [&](int pixel, int length) {
             const T* const x = strip.row(in, y) + pixel * in.pitch;
             T* const denom = sums + pixel * strip.count;
@@ -89,7 +78,7 @@ void norm_backward(const char* op, Stream stream, In inputs, In means, In denoms
             const T* const term = terms(u);
             for (int i = 0; i < length; ++i) columns[i] += term[i];
           }
-          sum_along(columns, sums, in.width, strip.count, size / 2 - size + 1, size / 2 + 1);
+          sum_along(columns, sums, in.width, strip.count, size / 2 - size + 1, size / 2 + 1, [](int) { return T(1); });
           strip.for_runs(in.width, [&](int pixel, int length) {
             const T *const x = strip.row(in, y) + pixel * in.pitch, *const m = strip.row(mean, y) + pixel * mean.pitch;
             const T* const grad = strip.row(g, y) + pixel * g.pitch;

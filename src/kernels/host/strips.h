@@ -44,4 +44,16 @@ void for_strips(Stream stream, const Shape& shape, Dtype dtype, std::initializer
 // Numbers of a row of scratch memory: what a strip has of a row of pixels, padding included.
 inline std::int64_t strip_row(const Shape& shape, std::int64_t pitch) { return shape[2] * std::min<std::int64_t>(pitch, strip_images + 16); }
 
+// sums[x] = weight(first) * columns[x + first] + ... + weight(last - 1) * columns[x + last - 1], clipped to the row; each is
+// the `count` numbers of a pixel.
+template <class T, class Weight>
+void sum_along(const T* columns, T* sums, int width, int count, int first, int last, Weight weight) {
+  std::fill_n(sums, width * count, T(0));
+  for (int by = std::max(first, 1 - width); by < std::min(last, width); ++by) {
+    const int begin = std::max(0, -by) * count, end = (width - std::max(0, by)) * count, step = by * count;
+    const T factor = weight(by);
+    for (int i = begin; i < end; ++i) sums[i] += factor * columns[i + step];
+  }
+}
+
 }  // namespace convnet
