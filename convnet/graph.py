@@ -23,6 +23,7 @@ class Node:
     weights: dict[str, Weights]
     fixed: dict[str, Fixed]
     saved: dict[str, Shape]
+    learns: bool = False  # it, or a layer below it
     owners: dict[str, str] = field(default_factory=dict)
     readers: list[Node] = field(default_factory=list)
 
@@ -90,7 +91,12 @@ class Graph:
             if source.replicas % len(devices):
                 raise ValueError(f"gpu={listed(devices)}: {len(devices)} replicas, but its input {source.name} has {source.replicas}, "
                                  "expected as many, or a divisor of them")
-        return Node(layer, inputs, layer.shape(*shapes), devices, layer.weights(*shapes), layer.fixed(*shapes), layer.saved(*shapes))
+        learners = [source.name for source in inputs if source.learns]
+        if learners and not layer.has_gradient:
+            raise ValueError(f"inputs={','.join(learners)}: a layer of type {layer.kind} has no gradient, but there are weights to be learned below it; "
+                             "expected none")
+        weights = layer.weights(*shapes)
+        return Node(layer, inputs, layer.shape(*shapes), devices, weights, layer.fixed(*shapes), layer.saved(*shapes), bool(weights or learners))
 
     def _owner(self, node: Node, name: str, weights: Weights) -> str:
         """Whose weights a layer's are; ValueError where the two cannot share."""

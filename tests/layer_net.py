@@ -21,7 +21,7 @@ dataIdx=1
 [conv1]
 type=conv
 inputs=data
-filters={filters}
+filters=3
 filterSize=1
 initW=0.01
 [layer]
@@ -29,7 +29,7 @@ inputs={inputs}
 {layer}
 [fc2]
 type=fc
-inputs=layer
+inputs={above}
 outputs=4
 initW=0.1
 [probs]
@@ -41,9 +41,12 @@ inputs=labels,probs
 """
 
 
-def config_of(layer: str, params: str = "", inputs: str = "conv1", filters: int = 3):
-    """data -> conv1, a pixel each -> layer -> fc2 -> logprob; of a layer that reads data alone, without conv1."""
-    text = NET.format(layer=layer, inputs=inputs, filters=filters)
+def config_of(layer: str, params: str = "", inputs: str = "conv1", above: str = "layer"):
+    """data -> conv1, a pixel each -> layer -> fc2 -> logprob; of a layer that reads data alone, without conv1.
+
+    `layer` may hold more sections; fc2 reads `above`.
+    """
+    text = NET.format(layer=layer, inputs=inputs, above=above)
     sections = f"[fc2]\n{RATES}[layer]\n{params}\n[logprob]\n"
     if "conv1" in inputs:
         sections += f"[conv1]\n{RATES}"

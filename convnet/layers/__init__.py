@@ -92,6 +92,7 @@ class Layer:
     input_count: ClassVar[int | None] = 1  # None: one or more
     is_cost: ClassVar[bool] = False
     on_host: ClassVar[bool] = False  # data layers live on no device
+    has_gradient: ClassVar[bool] = True  # False: nothing below it may learn
 
     def title(self) -> str:
         """What it is called where the net is described, in the original's words."""
@@ -133,4 +134,4 @@ def describe(shape: tuple[int, ...]) -> str:
 
 
 # The order is that of the config reference.
-from . import conv, cost, data, dropout, fc, join, local, neuron, norm, pool, softmax  # noqa: E402, F401
+from . import conv, cost, data, dropout, fc, image, join, local, neuron, norm, pool, softmax  # noqa: E402, F401
