@@ -10,6 +10,7 @@ import functools
 import importlib
 import os
 import platform
+import sys
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -132,6 +133,8 @@ def choose_backend(name: str = "auto") -> str:
 class Device:
     """A memory and a queue. `index` is the number that configs use, `physical` the GPU's."""
 
+    handle = 0  # until there is a queue
+
     def __init__(self, backend: str, index: int = 0, physical: int = 0, threads: int = 0):
         self.ops = load_module(backend)
         self.backend, self.index, self.physical = backend.split("_")[0], index, physical
@@ -152,6 +155,10 @@ class Device:
                 self.ops.event_destroy(event)
             self._buffers.clear()
             self._events.clear()
+
+    def __del__(self):
+        if not sys.is_finalizing():  # a queue's thread, and a simt queue's stacks, are too much to leave behind
+            self.close()
 
     def __enter__(self) -> Device:
         return self

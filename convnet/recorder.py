@@ -104,9 +104,13 @@ class LayerTensors:
     seed: int
     first_image: int  # where these images begin in the minibatch
 
+    def key(self, purpose: str) -> dict[str, int]:
+        """The key of the generator for this layer's draws."""
+        return {"seed": self.seed, "purpose": zlib.crc32(f"{purpose} {self.layer}".encode())}
+
     def random(self, purpose: str) -> dict[str, int]:
-        """The key of the generator for this layer's draws, and where its counter begins."""
-        return {"seed": self.seed, "purpose": zlib.crc32(f"{purpose} {self.layer}".encode()), "first_image": self.first_image}
+        """The same, and where the counter of draws for each image begins."""
+        return self.key(purpose) | {"first_image": self.first_image}
 
 
 class Recorder:

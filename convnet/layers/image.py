@@ -179,7 +179,7 @@ class RandomScale(NoGradient):
 
     def forward(self, ops, t, training: bool) -> None:
         if training:
-            ops.random_scale_crop(t.inputs[0], t.state, t.acts, max_scale=self.max_scale, **t.random("rscale"))
+            ops.random_scale_crop(t.inputs[0], t.state, t.acts, max_scale=self.max_scale, **t.key("rscale"))
         else:
             border = (t.inputs[0].shape[1] - t.acts.shape[1]) // 2
             ops.slice_forward(t.inputs[0], t.acts, top=border, left=border, down=1, across=1)

@@ -5,7 +5,7 @@
 namespace convnet {
 
 // The pixels of a slice along one side: start, start + step, ... , `count` of them.
-struct Slice {
+struct SideSlice {
   int start, step, count;
 
   HOST_DEVICE int pixel(int i) const { return start + i * step; }
@@ -18,7 +18,7 @@ struct Slice {
 };
 
 struct SliceGrid {
-  Slice down, across;
+  SideSlice down, across;
 };
 
 // Checks the arguments that both ops share.
@@ -31,7 +31,7 @@ inline SliceGrid slices_of(const char* op, const Shape& inputs, const Shape& act
     if (step == 0 || start < 0 || start >= pixels || last < 0 || last >= pixels)
       fail_check(op, std::to_string(count) + " pixels " + side + " from " + std::to_string(start) + " in steps of " + std::to_string(step) +
                          ", expected steps other than 0 and pixels from 0 to " + std::to_string(pixels - 1));
-    return Slice{start, step, int(count)};
+    return SideSlice{start, step, int(count)};
   };
   return {slice("down", inputs[1], top, down, acts[1]), slice("across", inputs[2], left, across, acts[2])};
 }
