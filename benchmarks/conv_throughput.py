@@ -14,17 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from environment import run_through_go
+from environment import ROOT, machine, run_through_go, spread
 
-ROOT = Path(__file__).resolve().parents[1]
 OPS = ("conv_forward", "conv_backward_data", "conv_backward_filters")
 LONG_ENOUGH = 0.02  # seconds: shorter calls are timed several in a row
 
@@ -79,14 +76,6 @@ def our_call(device, layer, op: str, images: int):
     return lambda: function(device, *inputs, output, workspace, **scalars)
 
 
-def spread(times: list[float]) -> float:
-    """Half the distance of the quartiles, as a share of the median."""
-    if len(times) < 4:
-        return (max(times) - min(times)) / 2 / statistics.median(times)
-    low, middle, high = statistics.quantiles(times, n=4)
-    return (high - low) / 2 / middle
-
-
 def measure(arguments, backend: str, peer, layer, op: str) -> dict:
     from convnet.backends import Device
 
@@ -124,19 +113,6 @@ def line_of(row: dict, peak: float) -> str:
     if "ratio" in row:
         text += f" {row['peer_seconds'] * 1e3:9.3f} {row['peer_layout']:5} {row['ratio']:6.2f}"
     return text
-
-
-def machine() -> dict:
-    def output(*command: str) -> str:
-        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        return result.stdout.strip()
-
-    cpu = platform.processor()
-    if os.path.exists("/proc/cpuinfo"):
-        match = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-        cpu = match.group(1) if match else cpu
-    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "commit": output("git", "describe", "--always", "--dirty"),
-            "load": os.getloadavg()[0]}
 
 
 def plot(path: Path, rows: list[dict], peak: float, title: str) -> None:
