@@ -1,39 +1,66 @@
-"""Speed of whole training steps: upload, forward, backward, update, on one device or on as many as the config names.
+"""Speed of whole training steps: data, augmentation, forward, backward, update, on one device or on as many as the config names.
 
     python benchmarks/train_throughput.py convnet/models/alexnet --data dummy:3x224x224
-    python benchmarks/train_throughput.py convnet/models/digits-two-columns --mini 50 --json train.json
+    python benchmarks/train_throughput.py convnet/models/digits-two-columns --peer torch --json train.json
 
 A mapping DxT is D devices with T threads each (host and simt; T is ignored on cuda): 1 puts every layer on device 0,
 anything else leaves them where the config does. All mappings train the same net in one process and take turns, step by
-step, so that whatever else the machine does hits all alike; their costs must be equal to the last bit. Outside the
-environment it runs itself again through ./go.
+step, so that whatever else the machine does hits all alike; their costs must be equal to the last bit. --peer torch lets
+PyTorch take turns too, in processes of their own, with as many threads as the first mapping has in all: as one would
+write the net, and at its best, which is searched for first. Outside the environment it runs itself again through ./go.
 """
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import os
 import statistics
 import sys
+import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from environment import run_through_go
+from environment import machine, run_through_go, spread
 
-run_through_go()
+run_through_go(*["torch"] * any(word.startswith("--peer") for word in sys.argv))
 
 import numpy as np  # noqa: E402
 
 import convnet.backends as backends  # noqa: E402
-from convnet.cfgfile import Value  # noqa: E402
+from convnet.cli.train import data_spec, open_data  # noqa: E402
 from convnet.config import Config, read_config  # noqa: E402
-from convnet.data import minibatches, open_provider  # noqa: E402
+from convnet.data import Batch, Prefetcher, Provider, minibatches  # noqa: E402
+from convnet.errors import ConvnetError  # noqa: E402
 from convnet.graph import Graph  # noqa: E402
 from convnet.net import DataSpec, Net  # noqa: E402
+from convnet.options import Options, read_options_section  # noqa: E402
+from convnet.plan import Plan  # noqa: E402
 
-STEPS = 7
+WARM_UP = 2  # steps
+TURN_SECONDS = 0.05
+PAUSE = 0.02  # seconds between turns: the threads of OpenMP, which PyTorch has, spin for 8 ms before they sleep
+TRACES = 3  # steps in which the ops are timed
+RATE = 1e-4
 
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="a folder with layers.cfg and params.cfg")
+    parser.add_argument("--data", metavar="NAME", help="dummy:CxHxW or dummy-lr-D; default: the data of the params file")
+    parser.add_argument("--backend", default="auto", help="cuda, host, simt or auto")
+    parser.add_argument("--mini", type=int, metavar="N", help="images of a minibatch; default: as in the params file, else 128")
+    parser.add_argument("--turns", type=int, default=9, metavar="N", help="turns of which the median is taken (9); a turn has as many steps as fit in a twentieth of a second, at least one")
+    parser.add_argument("--map", nargs="+", default=["2x1", "1x1", "1x2"], metavar="DxT", help="mappings, the first the one compared with (2x1 1x1 1x2)")
+    parser.add_argument("--peer", choices=["torch"], help="PyTorch takes turns: as one would write the net, and the fastest way found")
+    parser.add_argument("--compile", action="store_true", help="let torch.compile be tried too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, command and all timings")
+    return parser.parse_args()
+
+
+# ---- ours --------------------------------------------------------------------------------------------------------
 
 def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, mapping: str) -> Net:
     """The net on the devices of a mapping, with weights."""
@@ -48,71 +75,189 @@ def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, map
     return net
 
 
-def data_of(config: Config, folder: Path, name: str | None):
-    """The provider that --data, or else the section [convnet-train] of the params file, names."""
-    if name:
-        return open_provider(name)
-    path = config.options.get("data-path", Value("", 0, "data-path")).text
-    if not path:
-        sys.exit(f"train_throughput: {folder} names no data: expected --data, as dummy:3x224x224")
-    return open_provider("cifar", folder / path)
+def endless(provider: Provider, numbers: list[int], images: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Minibatches of so many images, the next batch being read meanwhile, as in training."""
+    with Prefetcher(provider, itertools.cycle(numbers)) as batches:
+        for batch in batches:
+            yield from (arrays for _, arrays in minibatches(batch, images) if arrays[0].shape[-1] == images)
+
+
+class Ours:
+    """A net of ours that trains, fed with minibatches of so many images.
+
+    turns   by turn: seconds of a whole step, of waiting for its data, and of queueing its ops
+    costs   of the last step
+    """
+
+    def __init__(self, net: Net, feed: Iterator[tuple[np.ndarray, ...]], images: int):
+        self.net, self.feed, self.images = net, feed, images
+        self.turns: list[np.ndarray] = []
+        self.costs: dict[str, np.ndarray] = {}
+        self.count = 0
+
+    @property
+    def plan(self) -> Plan:
+        return self.net.plan(self.images, "train")
+
+    @property
+    def seconds(self) -> list[float]:
+        return [float(turn[0]) for turn in self.turns]
+
+    def feeds(self) -> dict:
+        self.count += 1
+        return {**dict(enumerate(next(self.feed))), "state": self.net.state(self.count, [RATE] * len(self.net.rate_slots))}
+
+    def turn(self, steps: int) -> None:
+        """So many training steps in a row."""
+        self.turns.append(np.mean([self.step() for _ in range(steps)], axis=0))
+
+    def step(self) -> tuple[float, float, float]:
+        start = time.perf_counter()
+        plan, feeds = self.plan, self.feeds()
+        fed = time.perf_counter()
+        plan.run(feeds)
+        queued = time.perf_counter()
+        self.costs = self.net.costs(plan)
+        return time.perf_counter() - start, fed - start, queued - fed
+
+    def seconds_by_op(self) -> dict[tuple[str, int], float]:
+        """(op, device) -> seconds in a step, all devices at once; and (`waits`, device), those in which it waits for another."""
+        steps: list[dict[tuple[str, int], float]] = []
+        for _ in range(TRACES):
+            spans = self.plan.traced_run(self.feeds())
+            steps.append(defaultdict(float))
+            for span in spans:
+                steps[-1][span.step.op, span.step.device] += span.end - span.start
+                if span.waited_for:
+                    steps[-1]["waits", span.step.device] += span.start - span.reached
+        return {key: statistics.median(step[key] for step in steps) for key in steps[0]}
+
+    def report(self) -> dict:
+        copied = sum(step.reads[0].nbytes for step in self.plan.steps if step.op == "copy")
+        ops = [{"op": op, "device": device, "seconds": seconds} for (op, device), seconds in self.seconds_by_op().items()]
+        data, queueing = np.median(self.turns[1:], axis=0)[1:].tolist()
+        return {"data_seconds": data, "queueing_seconds": queueing, "copied_bytes": copied, "memory_bytes": self.net.memory(self.plan), "ops": ops}
+
+
+# ---- PyTorch -----------------------------------------------------------------------------------------------------
+
+def open_peers(stack: ExitStack, arguments: argparse.Namespace, net: Net, batch: Batch, images: int, threads: int) -> tuple[dict, list[dict]]:
+    """PyTorch's two contestants, checked against our net, by name; and the times of all ways that were tried."""
+    sys.path.insert(0, str(Path(__file__).parent / "peers"))
+    from torch_process import AS_WRITTEN, Torch, describe, fastest
+
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    count = batch.images // images * images
+    mean = {} if net.data.mean is None else {"mean": net.data.mean}
+    np.savez(folder / "arrays.npz", pixels=np.moveaxis(batch.data[0], -1, 0)[:count], labels=batch.data[1].ravel()[:count].astype(np.int64),
+             **mean, **{name: net.get(name) for name in net.weight_names()})
+    device = net.devices[0].backend if net.devices[0].backend == "cuda" else "cpu"
+    task = {"model": str(arguments.model), "arrays": str(folder / "arrays.npz"), "shapes": net.data.shapes, "images": images,
+            "rate": RATE, "device": device, "threads": threads}
+    expected: list[dict] = []
+
+    def open_torch(way: dict) -> Torch:
+        torch = Torch(task, way, folder)
+        expected[:] = expected or net.test(next(minibatches(batch, images))[1], tuple(torch.answer["scores"]))
+        torch.check(*expected)
+        return torch
+
+    as_written = open_torch(AS_WRITTEN)
+    stack.callback(as_written.close)
+    left_out = [name for name, there in (("lrn", "norms"), ("columns", "columns")) if not as_written.answer[there]]
+    left_out += ["allocator", "waiting"] * (device == "cuda")
+    print(f"{as_written.answer['name']}, {threads} threads, the search for the fastest way to train this net:", flush=True)
+    way, tried = fastest(open_torch, left_out, arguments.compile)
+    best = open_torch(way)
+    stack.callback(best.close)
+    peers = {"torch as written": as_written, "torch at its best": best}
+    for name, peer in peers.items():
+        print(f"{name}: {describe(peer.way)}; its costs and scores differ from ours by {peer.difference:.0e}")
+    return peers, tried
+
+
+# ---- reporting -----------------------------------------------------------------------------------------------------
+
+def print_table(rows: dict[str, dict], images: int, width: int) -> None:
+    print(f"{'':{width}}{'ms':>10}{'spread':>8}{'images/s':>10}{'ratio':>7}{'data ms':>9}{'queueing ms':>13}{'copied MB':>11}")
+    for name, row in rows.items():
+        median = statistics.median(row["seconds"])
+        line = f"{name:{width}}{median * 1e3:10.1f}{spread(row['seconds']):8.1%}{images / median:10.1f}{row['ratio']:7.2f}"
+        if "ops" in row:
+            line += f"{row['data_seconds'] * 1e3:9.1f}{row['queueing_seconds'] * 1e3:13.1f}{row['copied_bytes'] / 1e6:11.1f}"
+        print(line)
+
+
+def print_devices(rows: dict[str, dict]) -> None:
+    """Memory, and milliseconds by op, of each device of each mapping."""
+    columns = [(name, device) for name, row in rows.items() for device in row["memory_bytes"]]
+    print("\n" + f"{'':26}" + "".join(f"{f'{name} dev {device}':>13}" for name, device in columns))
+    for kind in next(iter(rows.values()))["memory_bytes"][0]:
+        print(f"{f'{kind} MB':26}" + "".join(f"{rows[name]['memory_bytes'][device][kind] / 1e6:13.1f}" for name, device in columns))
+    print("ms, all devices at once")
+    seconds = {(name, op["device"], op["op"]): op["seconds"] for name, row in rows.items() for op in row["ops"]}
+    totals: dict[str, float] = defaultdict(float)
+    for (_, _, op), taken in seconds.items():
+        totals[op] += taken
+    for op in sorted(totals, key=lambda op: (op == "waits", -totals[op])):
+        label = "waits for another device" if op == "waits" else op
+        print(f"{label:26}" + "".join(f"{seconds.get((name, device, op), 0) * 1e3:13.2f}" for name, device in columns))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="a folder with layers.cfg and params.cfg")
-    parser.add_argument("--data", help="dummy:CxHxW or dummy-lr-D; default: the data of the params file")
-    parser.add_argument("--backend", default="auto", help="cuda, host, simt or auto")
-    parser.add_argument("--mini", type=int, default=128, help="images of a minibatch (128)")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of which the median is taken ({STEPS})")
-    parser.add_argument("--map", nargs="+", default=["2x1", "1x1", "1x2"], metavar="DxT", help="mappings, the first the one compared with (2x1 1x1 1x2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all timings")
-    arguments = parser.parse_args()
+    arguments = parse_arguments()
     backend = backends.choose_backend(arguments.backend)
 
     def config() -> Config:
         return read_config(arguments.model / "layers.cfg", arguments.model / "params.cfg")
 
-    provider = data_of(config(), arguments.model, arguments.data)
-    batch = provider.read((provider.numbers or [1])[0])
-    arrays = next(minibatches(batch, arguments.mini))[1]
-    data = DataSpec.of(provider, str(arrays[0].dtype), provider.mean)
-    images = arrays[0].shape[-1]
+    options = Options()
+    options.command({"data_provider": arguments.data, "mini": arguments.mini})
+    read_options_section(options, config().options, config().params_file)
+    options.check()
+    provider = open_data(config(), options)
+    batch = provider.read(options.train_range[0])
+    data, images = data_spec(provider, batch, options, {}), min(options.mini, batch.images)
 
     with ExitStack() as stack:
-        nets = {mapping: open_net(stack, config(), data, backend, mapping) for mapping in arguments.map}
-        seconds: dict[str, list[float]] = {mapping: [] for mapping in nets}
-        python: dict[str, list[float]] = {mapping: [] for mapping in nets}
-        for step in range(arguments.steps + 1):
-            costs = []
-            for mapping, net in nets.items():
-                plan = net.plan(images, "train")
-                feeds = {**dict(enumerate(arrays)), "state": net.state(step, [1e-4] * len(net.rate_slots))}
-                start = time.perf_counter()
-                plan.run(feeds)
-                queued = time.perf_counter()
-                costs.append(net.costs(plan))
-                seconds[mapping].append(time.perf_counter() - start)
-                python[mapping].append(queued - start)
-            if any(cost[name].tobytes() != values.tobytes() for cost in costs for name, values in costs[0].items()):
-                sys.exit(f"train_throughput: the costs of step {step} differ between the mappings: {costs}")
-
-        print(f"{arguments.model.name}, {backend}, {images} images, {arguments.steps} steps; the costs of all mappings have the same bits")
-        print(f"{'mapping':8}{'ms':>10}{'spread':>8}{'images/s':>10}{'ratio':>7}{'queueing ms':>13}{'copied MB':>11}  memory MB by device")
-        rows = []
-        for mapping, net in nets.items():
-            plan, times = net.plan(images, "train"), seconds[mapping][1:]  # the first one warms up
-            median = statistics.median(times)
-            ratio = median / statistics.median(seconds[arguments.map[0]][1:])
-            copied = sum(step.reads[0].nbytes for step in plan.steps if step.op == "copy")
-            memory = [sum(kinds.values()) for kinds in net.memory(plan).values()]
-            rows.append({"mapping": mapping, "seconds": times, "copied_bytes": copied, "memory_bytes": memory})
-            print(f"{mapping:8}{median * 1e3:10.1f}{(max(times) - min(times)) / median:8.0%}{images / median:10.1f}{ratio:7.2f}"
-                  f"{statistics.median(python[mapping][1:]) * 1e3:13.1f}{copied / 1e6:11.1f}  {' + '.join(f'{nbytes / 1e6:.0f}' for nbytes in memory)}")
+        contestants: dict = {}
+        for mapping in arguments.map:
+            feed = endless(provider, options.train_range, images)
+            stack.callback(feed.close)
+            contestants[mapping] = Ours(open_net(stack, config(), data, backend, mapping), feed, images)
+        ours = list(contestants.values())
+        peers, tried = {}, []
+        if arguments.peer:
+            threads = len(ours[0].net.devices) * int(arguments.map[0].split("x")[1])
+            peers, tried = open_peers(stack, arguments, ours[0].net, batch, images, threads)
+        contestants |= peers
+        steps = WARM_UP
+        for _ in range(1 + arguments.turns):
+            for contestant in contestants.values():
+                contestant.turn(steps)
+                time.sleep(PAUSE)
+            if any(net.costs[name].tobytes() != values.tobytes() for net in ours for name, values in ours[0].costs.items()):
+                sys.exit(f"train_throughput: the costs of step {ours[0].count} differ between the mappings: {[net.costs for net in ours]}")
+            steps = steps_of_a_turn = 1 + int(TURN_SECONDS / ours[0].seconds[0])
+        rows = {name: {"seconds": contestant.seconds[1:]} for name, contestant in contestants.items()}
+        for name, peer in peers.items():
+            rows[name] |= {"way": peer.way, "difference": peer.difference}
+        for mapping, net in zip(arguments.map, ours, strict=True):
+            rows[mapping] |= net.report()
+    median = statistics.median(rows[arguments.map[0]]["seconds"])
+    for row in rows.values():
+        row["ratio"] = statistics.median(row["seconds"]) / median
+    print(f"{arguments.model.name}, {backend}, {images} images, {arguments.turns} turns of {steps_of_a_turn} steps; the costs of all mappings have the same bits; ratio: time by that of {arguments.map[0]}")
+    print_table(rows, images, max(map(len, rows)) + 2)
+    print_devices({name: rows[name] for name in arguments.map})
     if arguments.json:
-        report = {"model": arguments.model.name, "backend": backend, "images": images, "cores": os.cpu_count(), "numpy": np.__version__, "rows": rows}
+        report = {"command": sys.argv, "machine": machine(), "numpy": np.__version__, "model": arguments.model.name, "backend": backend, "images": images,
+                  "ratios": {f"{name} / {arguments.map[0]}": row["ratio"] for name, row in rows.items()}, "rows": rows, "tried": tried}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ConvnetError, RuntimeError) as error:
+        sys.exit(f"train_throughput: {error}")
