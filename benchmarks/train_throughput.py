@@ -215,6 +215,8 @@ def main() -> None:
     options.command({"data_provider": arguments.data, "mini": arguments.mini})
     read_options_section(options, config().options, config().params_file)
     options.check()
+    if not (options.data_provider or options.data_path):
+        sys.exit(f"train_throughput: {arguments.model} names no data: expected --data, as dummy:3x224x224")
     provider = open_data(config(), options)
     batch = provider.read(options.train_range[0])
     data, images = data_spec(provider, batch, options, {}), min(options.mini, batch.images)
