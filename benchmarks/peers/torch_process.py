@@ -20,7 +20,7 @@ AS_WRITTEN = {"layout": "NCHW", "lrn": "module", "columns": "merged", "update": 
 # What is tried: all of LAYOUTS and LRNS with these settings, then these changes to the best so far, one after the other.
 TUNED = {**AS_WRITTEN, "update": "fused", "allocator": "tuned"}
 LAYOUTS, LRNS = ("NHWC", "NCHW"), ("band", "shifts")
-CHANGES = ({"lrn": "band by column"}, {"lrn": "module"}, {"columns": "apart"}, {"update": "foreach"}, {"allocator": "huge pages"}, {"waiting": "passive"})
+CHANGES = ({"waiting": "passive"}, {"lrn": "band by column"}, {"lrn": "module"}, {"columns": "apart"}, {"update": "foreach"}, {"allocator": "huge pages"})
 
 # By default glibc gives the memory of large tensors back and takes it again, page by page, in every step.
 KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**36), "MALLOC_TOP_PAD_": str(2**28)}
