@@ -81,8 +81,8 @@ def test_rscale_draws_a_size_and_a_crop_for_each_training_step():
     for number in range(8):
         plan.run({**dict(enumerate(minibatch())), "state": net.state(number)})
         plan.synchronize()
-        expected = ops.resize.random_scale_crop(plan.fetch("layer"), np.array([number]), 3, **scalars)
-        np.testing.assert_allclose(plan.fetch("scaled"), expected, rtol=1e-12, atol=1e-10)
+        expected = ops.resize.random_scale_crop(plan.fetch("layer")[0], np.array([number]), 3, **scalars)
+        np.testing.assert_allclose(plan.fetch("scaled")[0], expected, rtol=1e-12, atol=1e-10)
         sizes.add(ops.resize.drawn(5, 3, step=number, **scalars)[0])
     assert sizes == {4, 5}
 

@@ -70,7 +70,7 @@ def groups_of(graph: Graph, merged: bool) -> list[Group]:
 
 def likeness(node: Node, home: dict[Node, Group]):
     """Equal for layers that may be one: equal settings, and the same inputs or columns of the same group."""
-    settings = repr(replace(node.layer, name="", inputs=(), gpu=-1, where="")), node.shape
+    settings = repr(replace(node.layer, name="", inputs=(), gpu=(), where="")), node.shape
     if column := column_of(node, home):
         return settings, column
     side_by_side = isinstance(node.layer, Fc) or (isinstance(node.layer, Conv) and node.layer.groups[0] == 1)
