@@ -25,8 +25,9 @@ NETS = {
     "bce": (LOGISTIC, {"coeff": 0.7}),
     "bce with posWeight": (LOGISTIC, {"posWeight": 2.5}),
     "crossent2": (PROBS + section("cost", type="cost.crossent2", inputs="labels,fc1"), {}),
-    "bce over what others read": (PROBS + section("cost", type="cost.bce", inputs="labels,fc1") + section("more", type="cost.sum2", inputs="fc1"), {"posWeight": 2.5}),
-    "bce over softmax": (DATA + LABELS + fc("fc1", "data", 4) + section("probs", type="softmax", inputs="fc1") + section("cost", type="cost.bce", inputs="labels,probs"), {}),
+    "bce over what others read": (LOGISTIC + section("more", type="cost.sum2", inputs="fc1"), {"posWeight": 2.5}),
+    "bce over softmax": (DATA + LABELS + fc("fc1", "data", 4) + section("probs", type="softmax", inputs="fc1")
+                         + section("cost", type="cost.bce", inputs="labels,probs"), {}),
     "rflickr": (DATA + LABELS + fc("fc1", "data", 4, neuron="tanh[2,0.5]") + section("cost", type="cost.rflickr", inputs="labels,fc1"), {"coeff": 0.7}),
     "sum2": (DATA + fc("fc1", "data", 4) + section("cost", type="cost.sum2", inputs="fc1"), {"coeff": 0.3}),
     "gsum2": (DATA + fc("gate", "data", 1, neuron="logistic") + fc("fc1", "data", 4) + section("cost", type="cost.gsum2", inputs="gate,fc1"), {"coeff": 0.3}),
@@ -111,7 +112,9 @@ def test_the_cost_that_reads_labels_judges_a_net():
 
 MISTAKES = {
     "labels of another shape": (LOGISTIC.replace("outputs=4", "outputs=3"), "[cost] inputs of 4x1x1 and 3x1x1, expected equal ones"),
-    "a gate of several numbers": (NETS["gsum2"][0].replace("outputs=1", "outputs=2"), "[cost] its first input gate_neuron is 2x1x1, expected a gate, one number an image"),
+    "a gate of several numbers": (
+        NETS["gsum2"][0].replace("outputs=1", "outputs=2"),
+        "[cost] its first input gate_neuron is 2x1x1, expected a gate, one number an image"),
     "crossent": (LOGISTIC.replace(".bce", ".crossent"), "type=cost.crossent: it never ran in the originals"),
     "sum": (LOGISTIC.replace("cost.bce", "sum"), "type=sum: it never ran in the originals; expected eltsum"),
     "dce": (LOGISTIC.replace(".bce", ".dce"), "type=cost.dce: its numbers are counts of each class"),

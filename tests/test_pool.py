@@ -105,7 +105,9 @@ MISTAKES = {
     "a window over more channels than there are": (cross_map_net(size=9, stride=2), "[pool] size=9, expected at most the 7 channels of conv"),
     "steps over channels": (cross_map_net(size=2, stride=3), "[pool] stride: found 3, expected at most size, which is 2"),
     "a first window behind the first channel": (cross_map_net(size=2, stride=2, start=1), "[pool] start: found 1, expected -1 to 0"),
-    "too few windows": (cross_map_net(size=3, stride=2, outputs=2), "[pool] outputs=2, expected 3 to 4, as many windows as cover the 7 channels of conv and hold one"),
+    "too few windows": (
+        cross_map_net(size=3, stride=2, outputs=2),
+        "[pool] outputs=2, expected 3 to 4, as many windows as cover the 7 channels of conv and hold one"),
     "windows of nothing": (cross_map_net(size=3, stride=2, outputs=5), "[pool] outputs=5, expected 3 to 4"),
     "other channels": (cross_map_net(size=3, stride=2, channels=8), "[pool] channels=8, but its input conv has 7"),
 }
