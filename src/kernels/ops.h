@@ -339,6 +339,12 @@ void eltmax_forward(Stream, In inputs, In others, Out acts);
 //   inputs_grad = acts_grad where inputs == acts, else 0
 void eltmax_backward(Stream, In inputs, In acts, In acts_grad, Out inputs_grad);
 
+// Sums of some columns of a matrix, of any rows: the weights of a class are the sums of those of the nodes above it.
+//   sums[r,i] = sum over k from starts[i] to starts[i + 1] - 1 of inputs[r, members[k]]
+// starts: (columns of sums + 1,) and members: (any number,) are whole numbers, at most 2^24; where they name nothing that
+// is there, the sum is NaN.
+void sum_columns(Stream, In inputs, In starts, In members, Out sums);
+
 // Pixels as the net sees them: crop, mirror, minus mean.
 //   acts[c,y,x,n] = pixels[c, y + top, (mirrored ? width - 1 - x : x) + left, n] - mean[c,y,x]
 // pixels: uint8, larger than acts by twice the crop border; mean: acts' type, (channels, height, width).
@@ -352,6 +358,12 @@ void image_forward(Stream, In pixels, In mean, In state, Out acts, bool random, 
 //   weights   += increments
 // rate = state[state_rates + rate_slot]; nothing changes unless state[state_finite] is 1.
 void sgd_update(Stream, In state, In weights_grad, Out increments, Out weights, int rate_slot, double momentum, double decay, int images);
+
+// sgd_update of weights of which each column is shared by as many others as `counts`, (columns,), says: its gradient is
+// theirs together, and it goes a share of the way (treefc, SEMANTICS 7.5).
+//   increments = momentum * increments - rate / counts * (weights_grad / images + decay / counts * weights)
+//   weights   += increments
+void tree_update(Stream, In state, In weights_grad, In counts, Out increments, Out weights, int rate_slot, double momentum, double decay, int images);
 
 // state[state_finite] = 0 if any value is infinite or not a number; else state is left as it is.
 void check_finite(Stream, In values, Out state);
