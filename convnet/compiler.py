@@ -97,10 +97,12 @@ class Compiler:
         """The gradient of a learned tensor, layer.W0, by what one device has seen since the last update."""
         if (total := f"{full}.sum@{device}") in self.persistent:
             return self.persistent[total]
-        weights, part = self.persistent[f"{full}@{device}"], self.updates[full]
-        key = f"{full}_grad@{device}/{part}"
-        name = f"{full}_grad" + (f"/{part}" if part else "")
-        return self.values.setdefault(key, Value(name, weights.shape, self.dtype, device))
+        part = self.updates[full]
+        return self.of_weights(f"{full}_grad" + (f"/{part}" if part else ""), self.persistent[f"{full}@{device}"].shape, device)
+
+    def of_weights(self, name: str, shape: tuple[int, ...], device: int) -> Value:
+        """The value of that name, which has no images; made when it is first asked for."""
+        return self.values.setdefault(f"{name}@{device}", Value(name, shape, self.dtype, device))
 
     def tensors(self, node: Node, chunk: int, backward: bool) -> LayerTensors:
         device = node.device(chunk)
@@ -111,6 +113,7 @@ class Compiler:
         acts_grad = self.gradient(node, chunk) if backward and not node.layer.is_cost else None
         fixed = {name: self.persistent[f"{node.name}.{name}@{device}"] for name in node.fixed}
         saved = {name: self.value(f"{self.label(node, chunk)}.{name}", shape, device, chunk) for name, shape in node.saved.items()}
+        saved |= {name: self.of_weights(f"{self.label(node, chunk)}.{name}", shape, device) for name, shape in node.saved_weights.items()}
         return LayerTensors(inputs, self.acts(node, chunk), acts_grad, inputs_grad, weights, grads, fixed, saved, self.persistent[f"state@{device}"],
                             self.training, node.name, self.seed, self.bounds[chunk][0])
 
@@ -233,8 +236,10 @@ class Compiler:
                 if other != device:
                     self.carry(gradients[other].rows(first, last), gradient, "default")
             updated = self.persistent[f"{full}@{device}"].rows(first, last)
-            self.ops.sgd_update(self.persistent[f"state@{device}"], gradient, self.persistent[f"{full}.inc@{device}"], updated, rate_slot=rate_slot,
-                                momentum=weights.momentum, decay=weights.decay, images=self.images_of_update(node, weights, index))
+            counts = (self.persistent[f"{node.name}.{weights.counts}@{device}"],) if weights.counts else ()
+            self.ops.record("tree_update" if counts else "sgd_update", self.persistent[f"state@{device}"], gradient, *counts,
+                            self.persistent[f"{full}.inc@{device}"], updated, rate_slot=rate_slot, momentum=weights.momentum, decay=weights.decay,
+                            images=self.images_of_update(node, weights, index))
             for other in devices:
                 if other != device:
                     self.ops.at(other, node.name, "update").append("copy", (updated,), (self.persistent[f"{full}@{other}"].rows(first, last),), {})

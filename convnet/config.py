@@ -14,7 +14,7 @@ from .layers.weights import NOT_BUILT, WeightLayer
 from .schedule import split_list
 
 # Types that the programs of the family know and this one does not yet.
-KNOWN_TYPES = ("treefc", "cost.tica", "cost.msm")
+KNOWN_TYPES = ("cost.tica", "cost.msm")
 # Types that it will not have, and why.
 REFUSED_TYPES = {
     "sum": "it never ran in the originals; expected eltsum, which adds its inputs",

@@ -23,6 +23,7 @@ class Node:
     weights: dict[str, Weights]
     fixed: dict[str, Fixed]
     saved: dict[str, Shape]
+    saved_weights: dict[str, tuple[int, ...]]
     learns: bool = False  # it, or a layer below it
     owners: dict[str, str] = field(default_factory=dict)
     readers: list[Node] = field(default_factory=list)
@@ -54,7 +55,7 @@ class Node:
 
 
 class Graph:
-    """`data_shapes`: (channels, height, width) of the provider's tensors, by dataIdx.
+    """`data_shapes`: (channels, height, width) of the provider's tensors, by dataIdx; `class_tree`: see Provider.
 
     A layer on several devices has a replica on each. The minibatch is split into as many chunks as the most replicated
     layer has replicas, and trained with in passes, as in cuda-convnet2: a layer with the fewest replicas runs in every
@@ -62,10 +63,12 @@ class Graph:
     is computed by replica c mod replicas.
     """
 
-    def __init__(self, layers: list[Layer], data_shapes: tuple[Shape, ...]):
+    def __init__(self, layers: list[Layer], data_shapes: tuple[Shape, ...], class_tree: tuple[int, ...] | None = None):
         self.nodes: list[Node] = []
         self.by_name: dict[str, Node] = {}
         for layer in layers:
+            if layer.reads_class_tree:
+                layer.class_tree = class_tree
             inputs = [self.by_name[name] for name in layer.inputs]
             try:
                 node = self._node(layer, inputs, data_shapes)
@@ -85,7 +88,7 @@ class Graph:
         if layer.on_host:
             if not 0 <= layer.data_idx < len(data_shapes):
                 raise ValueError(f"dataIdx={layer.data_idx}: the data have {len(data_shapes)} tensors, expected 0 to {len(data_shapes) - 1}")
-            return Node(layer, [], data_shapes[layer.data_idx], (), {}, {}, {})
+            return Node(layer, [], data_shapes[layer.data_idx], (), {}, {}, {}, {})
         devices = layer.gpu or next((source.devices for source in inputs if source.devices), (0,))
         for source in inputs:
             if source.replicas % len(devices):
@@ -96,7 +99,8 @@ class Graph:
             raise ValueError(f"inputs={','.join(learners)}: a layer of type {layer.kind} has no gradient, but there are weights to be learned below it; "
                              "expected none")
         weights = layer.weights(*shapes)
-        return Node(layer, inputs, layer.shape(*shapes), devices, weights, layer.fixed(*shapes), layer.saved(*shapes), bool(weights or learners))
+        return Node(layer, inputs, layer.shape(*shapes), devices, weights, layer.fixed(*shapes), layer.saved(*shapes), layer.saved_weights(*shapes),
+                    bool(weights or learners))
 
     def _owner(self, node: Node, name: str, weights: Weights) -> str:
         """Whose weights a layer's are; ValueError where the two cannot share."""

@@ -27,16 +27,19 @@ class DataSpec:
     shapes   (channels, height, width) as the net sees them, after cropping
     stored   dtype and shape as they are uploaded: uint8 images go through the op `image`
     mean     (channels, height, width) of the cropped images, subtracted from uint8 ones; None: 0
+    class_tree  see Provider
     """
 
     shapes: tuple[tuple[int, int, int], ...]
     stored: tuple[tuple[str, tuple[int, int, int]], ...]
     mean: np.ndarray | None
+    class_tree: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, provider: Provider, dtype: str, mean: np.ndarray | None) -> DataSpec:
         """That of a provider whose images have this type; all else it gives is float32."""
-        return cls(provider.shapes, ((dtype, provider.stored), *(("float32", shape) for shape in provider.shapes[1:])), mean)
+        return cls(provider.shapes, ((dtype, provider.stored), *(("float32", shape) for shape in provider.shapes[1:])), mean,
+                   provider.class_tree)
 
 
 class Net:
@@ -45,7 +48,7 @@ class Net:
     def __init__(self, config: Config, data: DataSpec, devices: dict[int, Device], seed: int = 1, dtype: str = "float32", mini: int = 128,
                  conserve_mem: bool = False):
         self.config, self.data, self.devices, self.seed, self.dtype, self.mini, self.conserve_mem = config, data, devices, seed, dtype, mini, conserve_mem
-        self.graph = Graph(config.layers, data.shapes)
+        self.graph = Graph(config.layers, data.shapes, data.class_tree)
         self.rate_slots = self.graph.rate_slots()
         self.persistent: dict[str, Value] = {}
         self._plans: dict[tuple, Plan] = {}

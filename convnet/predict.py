@@ -62,8 +62,9 @@ class TrainedNet:
         shapes = tuple(tuple(shape) for shape in header["shapes"])
         stored = tuple((dtype, tuple(shape)) for dtype, shape in header["stored"])
         name = choose_backend(backend)
-        self.devices = {index: Device(name, index, 0) for index in Graph(config.layers, shapes).devices}
-        self.net = Net(config, DataSpec(shapes, stored, tensors.get("data.mean")), self.devices, header["options"]["seed"])
+        data = DataSpec(shapes, stored, tensors.get("data.mean"), header.get("class_tree"))
+        self.devices = {index: Device(name, index, 0) for index in Graph(config.layers, shapes, data.class_tree).devices}
+        self.net = Net(config, data, self.devices, header["options"]["seed"])
         self.net.load(tensors)
         self.class_names: list[str] = header["class_names"]
         self.dtype, self.shape = stored[0]

@@ -77,7 +77,7 @@ def train(argv: list[str] | None = None) -> int:
         first = provider.read(options.train_range[0])
         data = data_spec(provider, first, options, tensors)
         backend = choose_backend(options.backend)
-        devices = open_devices(stack, Graph(config.layers, data.shapes), backend, options)
+        devices = open_devices(stack, Graph(config.layers, data.shapes, data.class_tree), backend, options)
         log.start(convnet=__version__, commit=commit(), python=platform.python_version(), numpy=np.__version__, backend=backend,
                   isa=host_isa() if backend == "host" else None, devices=device_names(devices), options=options.stored(),
                   resumed=str(resumed) if resumed else None)
@@ -109,6 +109,8 @@ def train(argv: list[str] | None = None) -> int:
         fresh = {"layers_text": config.layers_text, "params_text": config.params_text, "layers_file": config.layers_file,
                  "params_file": config.params_file, "convnet": __version__, "meaning": MEANING, "class_names": provider.class_names,
                  "crop_border": provider.crop_border, "shapes": data.shapes, "stored": data.stored}
+        if any(layer.reads_class_tree for layer in config.layers):
+            fresh["class_tree"] = data.class_tree
         if resumed and run_folder != resumed.parent:
             fresh["best"] = None  # it is a file of another folder
         trainer = Trainer(net, provider, options, log, run_folder, {**header, **fresh})

@@ -6,6 +6,8 @@ original's, has D float32 values from 0 to 1 an image and no mean; where D is th
 images of three channels or one, it has their shape, so that a conv layer can read it, otherwise
 (D, 1, 1). As in the original a batch has 512 images, and 10 is the number of classes.
 
+The classes are in a tree of pairs: 0 and 1, 2 and 3, ..., pairs of pairs, up to one root.
+
 There is a batch for every number, and each depends on seed and number alone.
 """
 
@@ -23,6 +25,7 @@ from convnet.errors import CommandLineError, MissingInput
 IMAGES = 512
 CLASSES = 10
 MAX_VALUES = 10**9  # in one image
+MAX_TREE = 100_000  # classes
 
 
 class DummyProvider(Provider):
@@ -39,11 +42,13 @@ class DummyProvider(Provider):
         stored, classes, self.dtype = _parse(name)
         if crop_border and self.dtype == np.float32:
             raise CommandLineError(f"--crop-border: {name} has values, not pixels; leave it out")
+        classes = classes or net_classes or CLASSES
         super().__init__(
             name,
             stored,
             crop_border=crop_border,
-            classes=classes or net_classes or CLASSES,
+            classes=classes,
+            class_tree=_tree_of_pairs(classes) if classes <= MAX_TREE else None,
             mean=np.full(stored, 127.5) if self.dtype == np.uint8 else None,
             label_kind=label_kind,
         )
@@ -64,6 +69,16 @@ class DummyProvider(Provider):
         else:
             values = (draw(count) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
         return Batch(number, (values.reshape(shape), self.label_array(labels)))
+
+
+def _tree_of_pairs(classes: int) -> tuple[int, ...]:
+    """The parent of each node: two by two, level by level; -1: of the root."""
+    parents: list[int] = []
+    first, count = 0, classes
+    while count > 1 or first == 0:
+        parents += [first + count + i // 2 for i in range(count)]
+        first, count = first + count, (count + 1) // 2
+    return (*parents, -1)
 
 
 def _parse(name: str) -> tuple[tuple[int, int, int], int | None, type]:

@@ -26,6 +26,8 @@ class Provider:
     mean         float32 (channels, height, width) of the cropped size, the centre of the stored
                  mean; None when there is no mean
     numbers      of the batches that exist; None when any number does
+    class_tree   the parent of each class, and of each of the groups of classes that are numbered
+                 from there on; -1: the root has none. None when the classes are in no tree
     label_kind   "index": the class of an image, (1, 1, 1); "vector": (classes, 1, 1), a 1 at it
     """
 
@@ -39,6 +41,7 @@ class Provider:
         class_names: Sequence[str] = (),
         mean: np.ndarray | None = None,
         numbers: Sequence[int] | None = None,
+        class_tree: tuple[int, ...] | None = None,
         label_kind: str = "index",
     ):
         channels, height, width = stored
@@ -58,6 +61,7 @@ class Provider:
         self.classes = classes
         self.class_names = list(class_names)
         self.numbers = None if numbers is None else list(numbers)
+        self.class_tree = class_tree
         self.label_kind = label_kind
         self.shapes = (inner, (classes if label_kind == "vector" else 1, 1, 1))
         self.mean = None

@@ -55,6 +55,7 @@ class Weights:
     stdev     of the normal distribution it starts from, and `constant` its mean
     period    passes from one update to the next; 0: as few as possible
     source    whose they are, as conv1.W0, where they are not its own
+    counts    name of the layer's fixed tensor that says how many others share a column, for `tree_update`; "": none do
     """
 
     shape: tuple[int, ...]
@@ -65,6 +66,7 @@ class Weights:
     decay: float
     period: int = 0
     source: str = ""
+    counts: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Layer:
     input_count: ClassVar[int | None] = 1  # None: one or more
     is_cost: ClassVar[bool] = False
     on_host: ClassVar[bool] = False  # data layers live on no device
+    reads_class_tree: ClassVar[bool] = False  # the graph sets its class_tree to that of the data (Provider)
     has_gradient: ClassVar[bool] = True  # False: nothing below it may learn
 
     def title(self) -> str:
@@ -114,6 +117,10 @@ class Layer:
         """Tensors beside the acts that forward leaves for backward, by name."""
         return {}
 
+    def saved_weights(self, *inputs: Shape) -> dict[str, tuple[int, ...]]:
+        """The same of tensors that are made of the weights, of any shape."""
+        return {}
+
     def forward(self, ops, t, training: bool) -> None:
         raise NotImplementedError
 
@@ -134,4 +141,4 @@ def describe(shape: tuple[int, ...]) -> str:
 
 
 # The order is that of the config reference.
-from . import conv, cost, data, dropout, fc, image, join, local, neuron, norm, pool, softmax  # noqa: E402, F401
+from . import conv, cost, data, dropout, fc, image, join, local, neuron, norm, pool, softmax, tree  # noqa: E402, F401
