@@ -117,11 +117,10 @@ void define_ops(py::module_& m) {
   OP(scaled_copy, "inputs"_a, "acts"_a, named, "factor"_a);
   OP(to_half, "values"_a, "halves"_a);
   OP(from_half, "halves"_a, "values"_a);
-  OP(image_forward, "pixels"_a, "mean"_a, "state"_a, "acts"_a, named, "random"_a, "seed"_a, "purpose"_a, "first_image"_a);
   OP(eltmax_forward, "inputs"_a, "others"_a, "acts"_a);
   OP(eltmax_backward, "inputs"_a, "acts"_a, "acts_grad"_a, "inputs_grad"_a);
   OP(sum_columns, "inputs"_a, "starts"_a, "members"_a, "sums"_a);
-  OP(image_forward, "pixels"_a, "mean"_a, "state"_a, "acts"_a, named, "random"_a, "seed"_a, "purpose"_a);
+  OP(image_forward, "pixels"_a, "mean"_a, "state"_a, "acts"_a, named, "random"_a, "seed"_a, "purpose"_a, "first_image"_a);
   OP(sgd_update, "state"_a, "weights_grad"_a, "increments"_a, "weights"_a, named, "rate_slot"_a, "momentum"_a, "decay"_a, "images"_a);
   OP(tree_update, "state"_a, "weights_grad"_a, "counts"_a, "increments"_a, "weights"_a, named, "rate_slot"_a, "momentum"_a, "decay"_a, "images"_a);
   OP(check_finite, "values"_a, "state"_a);

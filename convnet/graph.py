@@ -98,8 +98,9 @@ class Graph:
         if learners and not layer.has_gradient:
             raise ValueError(f"inputs={','.join(learners)}: a layer of type {layer.kind} has no gradient, but there are weights to be learned below it; "
                              "expected none")
+        shape = layer.shape(*shapes)  # first of all: it finds what is wrong with the inputs
         weights = layer.weights(*shapes)
-        return Node(layer, inputs, layer.shape(*shapes), devices, weights, layer.fixed(*shapes), layer.saved(*shapes), layer.saved_weights(*shapes),
+        return Node(layer, inputs, shape, devices, weights, layer.fixed(*shapes), layer.saved(*shapes), layer.saved_weights(*shapes),
                     bool(weights or learners))
 
     def _owner(self, node: Node, name: str, weights: Weights) -> str:

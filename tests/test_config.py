@@ -134,8 +134,8 @@ ERRORS = {
         {"type=conv": "type=conf"}, {},
         "layers.cfg:8: [conv1] type=conf: no such layer type; did you mean conv?"),
     "a type of the family that is not here yet": (
-        {"type=conv": "type=treefc"}, {},
-        "layers.cfg:8: [conv1] type=treefc: a type that cuda-convnet knows and this program does not have yet"),
+        {"type=conv": "type=cost.tica"}, {},
+        "layers.cfg:8: [conv1] type=cost.tica: a type that cuda-convnet knows and this program does not have yet"),
     "no type": (
         {"type=softmax": ""}, {},
         "layers.cfg:19: [probs] no type=, expected one of conv, cost.logreg, "),
