@@ -31,6 +31,7 @@ class Options:
     max_steps: int = option(0, "stop after so many minibatches, counted from now, and save; 0: never", kind="int", metavar="N")
     test_freq: int = option(50, "test and save every N batches", kind="int", metavar="N")
     mini: int = option(128, "images in a minibatch", kind="int", metavar="N")
+    wupdate_freq: int = option(1, "minibatches whose gradients are summed for one update, where a layer has no updatePeriod", kind="int", metavar="N")
     crop_border: int | None = option(None, "pixels cropped off each side of the images, at random in training, with mirroring", kind="int", metavar="N")
     save_path: str | None = option(None, "folder for the runs' folders of checkpoints; default: nothing is saved", kind="path", metavar="DIR")
     keep: int = option(2, "checkpoints to keep, beside the best", kind="int", metavar="N")
@@ -87,7 +88,7 @@ class Options:
         return {**values, "data_path": self.data_path and os.path.abspath(self.data_path)}
 
     def check(self) -> None:
-        for name, least in (("epochs", 1), ("max_steps", 0), ("test_freq", 1), ("mini", 1), ("keep", 1), ("seed", 0)):
+        for name, least in (("epochs", 1), ("max_steps", 0), ("test_freq", 1), ("mini", 1), ("wupdate_freq", 1), ("keep", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise CommandLineError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected {least} or more")
         if self.seed >= 2**32:

@@ -169,6 +169,18 @@ def test_devices_and_threads_change_no_bits(place, monkeypatch):
     assert_same_bits("two", "thread")
 
 
+def test_gradients_of_several_minibatches_are_summed_and_survive_a_resume(place):
+    """Two steps of 30 images with --wupdate-freq 2; the run that stops between them goes on with the sum."""
+    place.train("--max-steps", "2", "--mini", "30", "--wupdate-freq", "2", "--save-path", "straight")
+    place.train("--max-steps", "1", "--mini", "30", "--wupdate-freq", "2", "--save-path", "stopped")
+    _, half = contents("stopped")
+    assert not half["conv1.W0.inc"].any() and half["conv1.W0.sum"].any()
+    place.run("--resume", "stopped", "--max-steps", "1", files=False)
+    _, tensors = contents("straight")
+    assert tensors["conv1.W0.inc"].any()
+    assert_same_bits("straight", "stopped")
+
+
 # ---- options ---------------------------------------------------------------------------------------
 
 

@@ -77,7 +77,11 @@ def train(argv: list[str] | None = None) -> int:
         first = provider.read(options.train_range[0])
         data = data_spec(provider, first, options, tensors)
         backend = choose_backend(options.backend)
-        devices = open_devices(stack, Graph(config.layers, data.shapes, data.class_tree), backend, options)
+        graph = Graph(config.layers, data.shapes, data.class_tree)
+        for layer in config.layers if options.wupdate_freq > 1 else ():
+            if isinstance(layer, WeightLayer) and not layer.update_period:
+                layer.update_period = options.wupdate_freq * graph.passes
+        devices = open_devices(stack, graph, backend, options)
         log.start(convnet=__version__, commit=commit(), python=platform.python_version(), numpy=np.__version__, backend=backend,
                   isa=host_isa() if backend == "host" else None, devices=device_names(devices), options=options.stored(),
                   resumed=str(resumed) if resumed else None)
