@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backend", default="auto", help="cuda, host, simt or auto")
     parser.add_argument("--mini", type=int, metavar="N", help="images of a minibatch; default: as in the params file, else 128")
     parser.add_argument("--turns", type=int, default=9, metavar="N", help="turns of which the median is taken (9); a turn has as many steps as fit in a twentieth of a second, at least one")
-    parser.add_argument("--map", nargs="+", default=["2x1", "1x1", "1x2"], metavar="DxT", help="mappings, the first the one compared with (2x1 1x1 1x2)")
+    parser.add_argument("--map", nargs="+", default=["2x1", "1x1", "1x2"], metavar="DxT[:MODEL]", help="mappings, the first the one compared with (2x1 1x1 1x2); MODEL: another net, on the same data")
     parser.add_argument("--peer", choices=["torch"], help="PyTorch takes turns: as one would write the net, and the fastest way found")
     parser.add_argument("--compile", action="store_true", help="let torch.compile be tried too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, command and all timings")
@@ -64,7 +64,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, mapping: str) -> Net:
     """The net on the devices of a mapping, with weights."""
-    count, threads = (int(word) for word in mapping.split("x"))
+    count, threads = (int(word) for word in mapping.partition(":")[0].split("x"))
     if count == 1:
         for layer in config.layers:
             layer.gpu = (0,)
@@ -208,8 +208,8 @@ def main() -> None:
     arguments = parse_arguments()
     backend = backends.choose_backend(arguments.backend)
 
-    def config() -> Config:
-        return read_config(arguments.model / "layers.cfg", arguments.model / "params.cfg")
+    def config(model: Path = arguments.model) -> Config:
+        return read_config(model / "layers.cfg", model / "params.cfg")
 
     options = Options()
     options.command({"data_provider": arguments.data, "mini": arguments.mini})
@@ -226,11 +226,12 @@ def main() -> None:
         for mapping in arguments.map:
             feed = endless(provider, options.train_range, images)
             stack.callback(feed.close)
-            contestants[mapping] = Ours(open_net(stack, config(), data, backend, mapping), feed, images)
+            contestants[mapping] = Ours(open_net(stack, config(Path(mapping.partition(":")[2] or arguments.model)), data, backend, mapping), feed, images)
         ours = list(contestants.values())
+        same = [net for mapping, net in contestants.items() if ":" not in mapping]
         peers, tried = {}, []
         if arguments.peer:
-            threads = len(ours[0].net.devices) * int(arguments.map[0].split("x")[1])
+            threads = len(ours[0].net.devices) * int(arguments.map[0].partition(":")[0].split("x")[1])
             peers, tried = open_peers(stack, arguments, ours[0].net, batch, images, threads)
         contestants |= peers
         steps = WARM_UP
@@ -238,8 +239,8 @@ def main() -> None:
             for contestant in contestants.values():
                 contestant.turn(steps)
                 time.sleep(PAUSE)
-            if any(net.costs[name].tobytes() != values.tobytes() for net in ours for name, values in ours[0].costs.items()):
-                sys.exit(f"train_throughput: the costs of step {ours[0].count} differ between the mappings: {[net.costs for net in ours]}")
+            if any(net.costs[name].tobytes() != values.tobytes() for net in same for name, values in ours[0].costs.items()):
+                sys.exit(f"train_throughput: the costs of step {ours[0].count} differ between the mappings: {[net.costs for net in same]}")
             steps = steps_of_a_turn = 1 + int(TURN_SECONDS / ours[0].seconds[0])
         rows = {name: {"seconds": contestant.seconds[1:]} for name, contestant in contestants.items()}
         for name, peer in peers.items():
