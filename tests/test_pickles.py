@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from convnet.errors import DataError, MissingInput
-from convnet.legacy.pickles import read_pickle
+from convnet.legacy.pickles import Foreign, read_pickle
 
 # Written by Python 2.7.18 and numpy 1.16.6, cPickle.dumps(record, protocol), of
 # {"data": uint8 (3, 4), columns first, 250.. wrapping, "labels": [1, 0, 2, 300],
@@ -350,3 +350,48 @@ def test_random_opcodes_give_data_or_a_data_error():
         program = b"".join(pieces[i] for i in random.integers(0, len(pieces), 12)) + b"."
         with contextlib.suppress(DataError):
             assert is_plain(read_pickle(program))
+
+
+# Objects of other programs, beside the data.
+
+
+class Thing:
+    pass
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_foreign_objects_are_told_and_not_made(protocol, tmp_path):
+    made = tmp_path / "made"
+    thing = Thing()
+    thing.size = 3
+    record = {"call": Calls(open, str(made), "w"), "thing": thing, "ordered": collections.OrderedDict(b=1, a=np.arange(3))}
+    read = read_pickle(pickle.dumps(record, protocol), foreign=True)
+    assert (read["call"].name, read["call"].arguments) == ("io.open", (str(made), "w")) and not made.exists()
+    assert isinstance(read["thing"], Foreign) and read["thing"].state == {"size": 3}
+    assert list(read["ordered"]) == ["b", "a"] and read["ordered"]["a"].tolist() == [0, 1, 2]
+
+
+def test_old_instances_references_and_bare_names_are_told():
+    instance, old, reference, name = read_pickle(b"(lp0\n(I1\nioptions\nOption\n(dS'x'\nI2\nsba(coptions\nOption\nI1\noaPfile\nacoptions\nParser\na.", foreign=True)
+    assert (instance.name, instance.arguments, instance.state) == ("options.Option", (1,), {"x": 2})
+    assert (old.name, old.arguments, old.state) == ("options.Option", (1,), None)
+    assert (reference.name, reference.arguments) == ("persistent id", ("file",))
+    assert (name.name, name.arguments) == ("options.Parser", None)
+
+
+@pytest.mark.parametrize("data", [b"cx\nY\n)R)R.", b"ccollections\nOrderedDict\n(K\x01tR.", b"ccollections\nOrderedDict\n(](NetR.", b"(o.", b"NN\x81.",
+                                  b"ccollections\nOrderedDict\n(]((]Nletatt.", b"}cx\nY\nNs."])
+def test_foreign_objects_that_nobody_writes_are_refused(data):
+    with pytest.raises(DataError):
+        read_pickle(data, foreign=True)
+
+
+def test_flipped_bytes_beside_foreign_objects_give_a_value_or_a_data_error():
+    random = np.random.default_rng(3)
+    sample = pickle.dumps({"thing": Thing(), "ordered": collections.OrderedDict(a=np.arange(3)), "call": Calls(eval, "1/0")}, 2)
+    for _ in range(2000):
+        damaged = bytearray(sample)
+        for place in random.integers(0, len(sample), random.integers(1, 4)):
+            damaged[place] = random.integers(0, 256)
+        with contextlib.suppress(DataError):
+            read_pickle(bytes(damaged), foreign=True)

@@ -14,6 +14,9 @@ Rules, where a pickle leaves a choice:
 - a key of a dict or an element of a set is a number, a text, bytes, None, or a tuple of these;
 - data is a tree: what holds itself, or is nested more than 100 deep, is refused;
 - no size in the file is believed: it is compared with the bytes present before anything is made.
+
+`foreign=True` is for files that hold objects of their programs beside the data, as checkpoints do:
+what would be refused as not data is a `Foreign` then, which says what the file says of it.
 """
 
 from __future__ import annotations
@@ -33,25 +36,41 @@ from convnet.legacy.pickled_numpy import Arrays, Dtype, Refusal, Symbol
 MAX_DEPTH = 100
 MAX_INTEGER = 1024  # bytes, or digits, of one integer
 
+
+class Foreign:
+    """A name, a call, an object or a reference of the program that wrote a pickle: what the file says of it, and no more.
+
+    arguments  those it was called with or made of; None: a bare name
+    state      what the file gives it as its contents
+    """
+
+    def __init__(self, name: str, arguments: tuple | None = None):
+        self.name, self.arguments, self.state = name, arguments, None
+
+    def __repr__(self) -> str:
+        return f"<{self.name[:100]!r} of a pickle>"
+
+
+PERSISTENT = "persistent id"  # the name of a reference to what is outside the pickle
 SCALARS = (type(None), bool, int, float, str, bytes, np.generic)
 DATA_ERRORS = (Refusal, ValueError, TypeError, OverflowError, MemoryError, struct.error)
 
 
-def read_pickle(source: str | os.PathLike | bytes) -> object:
-    """The value in a pickle: a file, or the bytes themselves.
+def read_pickle(source: str | os.PathLike | bytes, foreign: bool = False, name: str = "<bytes>") -> object:
+    """The value in a pickle: a file, or the bytes themselves, which messages call `name`.
 
     DataError names the file and the byte at which it stops being data; MissingInput says that
     the file cannot be opened.
     """
     if isinstance(source, bytes):
-        name, data = "<bytes>", source
+        data = source
     else:
         name = os.fspath(source)
         try:
             data = Path(name).read_bytes()
         except OSError as error:
             raise MissingInput(f"{name}: cannot be read: {error.strerror}") from error
-    machine = _Machine(data)
+    machine = _Machine(data, foreign)
     try:
         return machine.run()
     except DATA_ERRORS as error:
@@ -64,8 +83,9 @@ def read_pickle(source: str | os.PathLike | bytes) -> object:
 class _Machine:
     """The stack machine. `marks` holds the heights of the stack at which MARKs were set."""
 
-    def __init__(self, data: bytes):
+    def __init__(self, data: bytes, foreign: bool):
         self.data = data
+        self.foreign = foreign
         self.at = 0  # where the next byte is read
         self.opcode_at = 0  # where the opcode being interpreted stands, for messages
         self.stack: list = []
@@ -159,23 +179,49 @@ class _Machine:
     # Names, calls and states: only of what pickled_numpy knows.
 
     def name(self, module: object, name: object) -> None:
-        self.push(self.arrays.symbol(module, name))
+        try:
+            self.push(self.arrays.symbol(module, name))
+        except Refusal:
+            if not self.foreign:
+                raise
+            self.push(Foreign(f"{module}.{name}"))
 
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
-        if not isinstance(function, Symbol) or not isinstance(arguments, tuple):
+        if isinstance(function, Foreign) and isinstance(arguments, tuple):
+            self.make(function, arguments)
+        elif not isinstance(function, Symbol) or not isinstance(arguments, tuple):
             raise Refusal(f"a {type(function).__name__} is called, which is not data")
-        if function.dotted == "builtins.set" and len(arguments) == 1:
+        elif function.dotted == "builtins.set" and len(arguments) == 1:
             if type(arguments[0]) is not list:
                 raise Refusal("a set is made of what is not a list")
             self.push(set(map(_checked_key, arguments[0])))
         else:
             self.push(self.arrays.call(function, arguments))
 
+    def make(self, kind: object, arguments: tuple) -> None:
+        """What a class of the writer would make; a dict that keeps its order is a dict, as ours are."""
+        if not isinstance(kind, Foreign) or kind.arguments is not None:
+            raise Refusal("an object is made of what is not a class")
+        if kind.name != "collections.OrderedDict":
+            self.push(Foreign(kind.name, arguments))
+            return
+        pairs = arguments[0] if arguments else []
+        if type(pairs) is not list or not all(type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs):
+            raise Refusal("an ordered dict is made of what are not pairs")
+        self.push({_checked_key(key): value for key, value in pairs})
+
+    def make_of_mark(self) -> None:
+        kind, *arguments = self.pop_to_mark() or [None]
+        self.make(kind, tuple(arguments))
+
     def build(self) -> None:
         state, target = self.pop(), self.pop()
         self.push(target)
-        self.arrays.build(target, state)
+        if isinstance(target, Foreign):
+            target.state = state
+        elif not (self.foreign and type(target) is dict):  # the attributes of an ordered dict, which ours has not
+            self.arrays.build(target, state)
 
     def skip_frame(self) -> None:
         """A frame says how many bytes belong together: nothing we need, but they must be there."""
@@ -297,15 +343,33 @@ def _tuple_of(count: int) -> Callable:
     return lambda m: m.push(tuple([m.pop() for _ in range(count)][::-1]))
 
 
-def _refused(opcode: str, why: str) -> Callable:
+def _refused(opcode: str, why: str, foreign: Callable | None = None) -> Callable:
+    """An opcode of what is no data; `foreign`: what it does where objects of other programs are let in."""
+
     def refuse(m: _Machine) -> None:
-        raise Refusal(f"{opcode} {why}: not data")
+        if not (m.foreign and foreign):
+            raise Refusal(f"{opcode} {why}: not data")
+        foreign(m)
 
     return refuse
 
 
-def _refuse_instance(m: _Machine) -> None:
-    raise Refusal(f"record refers to {_latin1(m.line())[:99]}.{_latin1(m.line())[:99]}: not data")
+def _instance(m: _Machine) -> None:
+    name = f"{_latin1(m.line())[:99]}.{_latin1(m.line())[:99]}"
+    if not m.foreign:
+        raise Refusal(f"record refers to {name}: not data")
+    m.make(Foreign(name), tuple(m.pop_to_mark()))
+
+
+def _new_object(m: _Machine) -> None:
+    arguments, kind = m.pop(), m.pop()
+    if not isinstance(arguments, tuple):
+        raise Refusal("an object is made of what is not a tuple")
+    m.make(kind, arguments)
+
+
+def _reference(m: _Machine, identity: object) -> None:
+    m.push(Foreign(PERSISTENT, (identity,)))
 
 
 def _set_item(m: _Machine) -> None:
@@ -363,13 +427,13 @@ OPCODES: dict[bytes, Callable[[_Machine], None]] = {
     b"\x93": lambda m: m.name(*reversed([m.pop(), m.pop()])),
     b"R": _Machine.call, b"b": _Machine.build,
     # what makes objects of classes, or refers to what is not in the file
-    b"i": _refuse_instance,
-    b"o": _refused("OBJ", "makes an object of a class"),
-    b"\x81": _refused("NEWOBJ", "makes an object of a class"),
+    b"i": _instance,
+    b"o": _refused("OBJ", "makes an object of a class", _Machine.make_of_mark),
+    b"\x81": _refused("NEWOBJ", "makes an object of a class", _new_object),
     b"\x92": _refused("NEWOBJ_EX", "makes an object of a class"),
     b"\x91": _refused("FROZENSET", "makes a frozenset"),
-    b"P": _refused("PERSID", "refers to another file"),
-    b"Q": _refused("BINPERSID", "refers to another file"),
+    b"P": _refused("PERSID", "refers to another file", lambda m: _reference(m, _latin1(m.line()))),
+    b"Q": _refused("BINPERSID", "refers to another file", lambda m: _reference(m, m.pop())),
     b"\x82": _refused("EXT1", "refers to a registry"),
     b"\x83": _refused("EXT2", "refers to a registry"),
     b"\x84": _refused("EXT4", "refers to a registry"),
