@@ -16,7 +16,11 @@ from dataclasses import dataclass, field
 
 from convnet.errors import ConfigError, MissingInput
 
-MAX_BYTES = 10_000_000  # the largest of the family's 119 pairs is under 100 kB
+# The largest of the family's 119 pairs is under 100 kB and has some 100 layers.
+MAX_BYTES = 1_000_000
+MAX_SECTIONS = 2_000
+MAX_NAME = 200  # letters of a section
+MAX_TOLD = 100  # errors of a kind that are worth telling
 
 _SECTION = re.compile(r"\[([^]]*)\](.*)")
 _KEY = re.compile(r"([^:=]*)[:=](.*)")
@@ -51,6 +55,8 @@ def normalise(key: str) -> str:
 
 def suggest(word: str, candidates) -> str:
     """`; did you mean X?` for the nearest candidate, or nothing where none is near."""
+    if len(word) > MAX_TOLD:
+        return ""
     spellings = {normalise(candidate): candidate for candidate in reversed(list(candidates))}
     near = difflib.get_close_matches(normalise(word), spellings, n=1)
     return f"; did you mean {spellings[near[0]]}?" if near else ""
@@ -84,36 +90,50 @@ def read_text(path) -> str:
 
 
 def parse_cfg(text: str, file: str) -> list[Section]:
-    """The sections of a config text; `file` names it in messages."""
+    """The sections of a config text; `file` names it in messages. ConfigError tells every bad line."""
     defaults = Section("DEFAULT", 0, file)
     sections = {"DEFAULT": defaults}
     section = last_key = None  # the key that an indented line would continue
+    continued: dict[tuple[str, str], list[str]] = {}  # joined at the end, not line by line
+    errors: list[str] = []
 
     for number, line in enumerate(_NEWLINE.split(text), start=1):
         words = line.split(None, 1)
         if not words or words[0][0] in "#;" or (words[0].lower() == "rem" and line[0] in "rR"):
             continue  # ConfigParser knows DOS's `rem` as a comment too
+        if len(errors) == MAX_TOLD:
+            break
         where = f"{file}:{number}"
+        try:
+            if line[0].isspace():
+                _check_indented(line.strip(), where, last_key)
+                continued.setdefault((section.name, last_key), []).append(_value(line))
+            elif header := _SECTION.match(line):
+                name, last_key = _section_name(header, where), None
+                section = sections.setdefault(name, Section(name, number, file))
+                if len(sections) > MAX_SECTIONS:
+                    raise ConfigError(f"{where}: [{name}]: expected at most {MAX_SECTIONS} sections")
+            elif (pair := _KEY.match(line)) and pair[1].strip():
+                if section is None:
+                    raise ConfigError(f"{where}: {shown(line)}: a key before any section; "
+                                      "expected a line [section] above it")
+                key = pair[1].strip()
+                last_key = normalise(key)
+                section.keys[last_key] = Value(_value(pair[2]), number, key)
+                continued.pop((section.name, last_key), None)
+            else:
+                raise ConfigError(f"{where}: {shown(line)}: expected [section] or key=value")
+        except ConfigError as error:
+            errors.append(str(error))
+            if len(sections) > MAX_SECTIONS:
+                break
+    if errors:
+        raise ConfigError("\n".join(errors))
 
-        if line[0].isspace():
-            _check_indented(line.strip(), where, last_key)
-            old = section.keys[last_key]
-            more = f"{old.text} {_value(line)}".strip()
-            section.keys[last_key] = Value(more, old.line, old.key)
-        elif header := _SECTION.match(line):
-            name = _section_name(header, where)
-            section = sections.setdefault(name, Section(name, number, file))
-            last_key = None
-        elif (pair := _KEY.match(line)) and pair[1].strip():
-            if section is None:
-                raise ConfigError(f"{where}: {_shown(line)}: a key before any section; "
-                                  "expected a line [section] above it")
-            key = pair[1].strip()
-            last_key = normalise(key)
-            section.keys[last_key] = Value(_value(pair[2]), number, key)
-        else:
-            raise ConfigError(f"{where}: {_shown(line)}: expected [section] or key=value")
-
+    for (name, key), more in continued.items():
+        old = sections[name].keys[key]
+        text = " ".join(filter(None, (old.text, *more)))
+        sections[name].keys[key] = Value(text, old.line, old.key)
     del sections["DEFAULT"]
     for section in sections.values():
         for key, value in defaults.keys.items():
@@ -125,21 +145,24 @@ def parse_cfg(text: str, file: str) -> list[Section]:
 def _section_name(header: re.Match, where: str) -> str:
     name, rest = header[1].strip(), header[2].strip()
     if not name:
-        raise ConfigError(f"{where}: {_shown(header[0])}: empty section name; expected [name]")
+        raise ConfigError(f"{where}: {shown(header[0])}: empty section name; expected [name]")
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise ConfigError(f"{where}: {shown(header[0])}: expected a section name of at most "
+                          f"{MAX_NAME} letters that can be printed")
     # ConfigParser drops what follows the bracket in silence; a setting must not vanish so.
     if "=" in rest and rest[0] not in "#;":
-        raise ConfigError(f"{where}: {_shown(header[0])}: expected nothing after [{name}]; "
-                          f"put {_shown(rest)} on a line of its own")
+        raise ConfigError(f"{where}: {shown(header[0])}: expected nothing after [{name}]; "
+                          f"put {shown(rest)} on a line of its own")
     return name
 
 
 def _check_indented(text: str, where: str, last_key: str | None):
     """An indented line continues a value. Two that plainly do not would be lost in silence."""
     if last_key is None:
-        raise ConfigError(f"{where}: {_shown(text)}: expected [section] or key=value at the start "
+        raise ConfigError(f"{where}: {shown(text)}: expected [section] or key=value at the start "
                           "of the line (an indented line continues the value above; none is)")
     if re.fullmatch(r"\[[^]=,;]+\](\s*[#;].*)?", text):
-        raise ConfigError(f"{where}: {_shown(text)}: an indented line continues the value above; "
+        raise ConfigError(f"{where}: {shown(text)}: an indented line continues the value above; "
                           "expected a section at the start of the line: remove the blanks")
 
 
@@ -148,8 +171,8 @@ def _value(text: str) -> str:
     return "" if value == '""' else value
 
 
-def _shown(text: str) -> str:
-    """A line as a message may quote it: short, and with nothing that a terminal would obey."""
+def shown(text: str, limit: int = 80) -> str:
+    """A text as a message may quote it: short, and with nothing that a terminal would obey."""
     text = text.strip()
-    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[:81])
-    return text if len(text) <= 80 else text[:77] + "..."
+    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[: limit + 1])
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -28,7 +28,7 @@ from convnet.cfgfile import normalise, suggest
 
 MAX_STEPS = 1_000_000
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _CALL = re.compile(r"([A-Za-z]\w*)\s*(?:\[(.*)\])?", re.DOTALL)
 _NAMES = {normalise(name): name for name in ("base", "tgtFactor", "numSteps", "noiseStdev")}
 _NEEDS = {
@@ -103,8 +103,15 @@ def progress(batches_done: int, epochs: int, batches_per_epoch: int) -> float:
 
 def split_list(text: str) -> list[str]:
     """The items of a comma-separated list; commas inside brackets belong to the item."""
-    items = re.split(r",(?![^\[\]]*\])", text)
-    return [item.strip() for item in items] if text.strip() else []
+    if not text.strip():
+        return []
+    items, last, inside = [], 0, False
+    for mark in re.finditer(r"[\[\],]", text):
+        if mark[0] == "," and not inside:
+            items.append(text[last : mark.start()].strip())
+            last = mark.end()
+        inside = mark[0] == "[" or (mark[0] == "," and inside)
+    return [*items, text[last:].strip()]
 
 
 def parse_schedule(text: str, base: float | None = None, *, name: str = "",

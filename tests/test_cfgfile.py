@@ -147,6 +147,17 @@ def test_messages_are_short_and_printable():
     assert len(message) < 200
 
 
+def test_all_bad_lines_are_told():
+    assert refused("[a]\nx\ny=1\n[]\n").splitlines() == [
+        "net.cfg:2: x: expected [section] or key=value",
+        "net.cfg:4: []: empty section name; expected [name]"]
+
+
+def test_names_are_printable_and_neither_they_nor_the_sections_without_end():
+    assert "that can be printed" in refused("[a\x1b]\n") and "that can be printed" in refused(f"[{'a' * 201}]\n")
+    assert "at most 2000 sections" in refused("".join(f"[{i}]\n" for i in range(5000)))
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(MissingInput, match=r"absent\.cfg: .*No such file"):
         read_cfg(tmp_path / "absent.cfg")
@@ -166,7 +177,7 @@ def test_a_huge_file_is_refused_without_being_read_whole(tmp_path):
     path = write(tmp_path, b"")
     with open(path, "r+b") as file:
         file.truncate(MAX_BYTES * 100_000)  # sparse: 1 TB that nobody can read into memory
-    with pytest.raises(ConfigError, match="more than 10 MB"):
+    with pytest.raises(ConfigError, match="more than 1 MB"):
         read_cfg(path)
 
 
