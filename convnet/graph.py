@@ -8,6 +8,8 @@ from math import lcm, prod
 from .errors import ConfigError
 from .layers import Fixed, Layer, Shape, Weights
 
+MAX_VALUES = 2**40  # of a tensor
+
 
 @dataclass(eq=False)
 class Node:
@@ -66,7 +68,12 @@ class Graph:
     def __init__(self, layers: list[Layer], data_shapes: tuple[Shape, ...], class_tree: tuple[int, ...] | None = None):
         self.nodes: list[Node] = []
         self.by_name: dict[str, Node] = {}
+        errors: list[str] = []
+        failed: set[str] = set()  # what reads one of these is not told about it again
         for layer in layers:
+            if failed & set(layer.inputs):
+                failed.add(layer.name)
+                continue
             if layer.reads_class_tree:
                 layer.class_tree = class_tree
             inputs = [self.by_name[name] for name in layer.inputs]
@@ -75,11 +82,15 @@ class Graph:
                 for name, weights in node.weights.items():
                     node.owners[name] = self._owner(node, name, weights)
             except ValueError as error:
-                raise ConfigError(f"{layer.where}: [{layer.name}] {error}") from None
+                errors.append(f"{layer.where}: [{layer.name}] {error}")
+                failed.add(layer.name)
+                continue
             for source in dict.fromkeys(inputs):
                 source.readers.append(node)
             self.by_name[layer.name] = node
             self.nodes.append(node)
+        if errors:
+            raise ConfigError("\n".join(errors))
         self.computed = [node for node in self.nodes if not node.layer.on_host]
         self._count_passes()
 
@@ -100,6 +111,8 @@ class Graph:
                              "expected none")
         shape = layer.shape(*shapes)  # first of all: it finds what is wrong with the inputs
         weights = layer.weights(*shapes)
+        if (largest := max(prod(shape), *(prod(w.shape) for w in weights.values()), 0)) > MAX_VALUES:
+            raise ValueError(f"a tensor of {largest} values, expected at most {MAX_VALUES}")
         return Node(layer, inputs, shape, devices, weights, layer.fixed(*shapes), layer.saved(*shapes), layer.saved_weights(*shapes),
                     bool(weights or learners))
 

@@ -39,6 +39,7 @@ class Options:
     backend: str = option("auto", "auto, cuda, host or simt; auto: cuda where there is a GPU, else host")
     gpu: list[int] | None = option(None, "the GPU of each of the config's devices 0, 1, ..., as 0,1; on host and simt any numbers", kind="devices", metavar="LIST")
     conserve_mem: bool = option(False, "take less memory: compute some activities again in backward instead of keeping them", kind="flag")
+    strict_legacy: bool = option(False, "old spellings in the config files are ignored or refused, as by the programs that were released", kind="flag")
     log: str | None = option(None, "write one JSON object a line into this file", kind="path", metavar="FILE")
     resume: str | None = option(None, "go on with the newest valid checkpoint of a run, or of the newest run in a --save-path, or with this file", kind="path", metavar="DIR")
     test_only: bool = option(False, "test the checkpoint of --resume and stop", kind="flag")
@@ -126,7 +127,7 @@ def read_options_section(options: Options, section: dict[str, Value], params_fil
     for key, value in section.items():
         where = f"{params_file}:{value.line}: [convnet-train] {value.key}"
         name = names.get(key.replace("-", ""))
-        if name is None or name in ("resume", "test_only", "check_grads", "plan", "profile", "trace", "timeline"):
+        if name is None or name in ("resume", "strict_legacy", "test_only", "check_grads", "plan", "profile", "trace", "timeline"):
             known = [known.replace("_", "-") for known in Options.fields()]
             raise ConfigError(f"{where}: no such option{suggest(value.key, known)}")
         if name in options.given:

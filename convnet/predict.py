@@ -58,7 +58,8 @@ class TrainedNet:
     """
 
     def __init__(self, header: dict, tensors: dict[str, np.ndarray], backend: str = "auto"):
-        config = parse_config(header["layers_text"], header["params_text"], header["layers_file"], header["params_file"])
+        config = parse_config(header["layers_text"], header["params_text"], header["layers_file"], header["params_file"],
+                              header["options"].get("strict_legacy", False))
         shapes = tuple(tuple(shape) for shape in header["shapes"])
         stored = tuple((dtype, tuple(shape)) for dtype, shape in header["stored"])
         name = choose_backend(backend)

@@ -41,7 +41,7 @@ def table(cls: type[Layer], names: list[str]) -> list[str]:
     rows = ["| key | file | value | default | meaning |", "|---|---|---|---|---|"]
     for field in dataclasses.fields(cls):
         if field.name in names:
-            file = "params" if field.metadata["params"] else "layers"
+            file = "either" if field.metadata["either"] else "params" if field.metadata["params"] else "layers"
             rows.append(f"| {spelled(field.name)} | {file} | {kind_of(hints[field.name])} | {default_of(field)} | {field.metadata['help']} |")
     return rows
 

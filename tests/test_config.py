@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import pytest
 
-from convnet.config import parse_config, read_config
+from convnet.cfgfile import parse_cfg
+from convnet.config import dialect_of, parse_config, read_config
 from convnet.errors import ConfigError, MissingInput
 from convnet.graph import Graph
 
@@ -256,6 +257,22 @@ def test_every_error_is_told_at_once_and_none_twice():
     ]
 
 
+def test_bad_lines_and_bad_values_are_all_told():
+    found = message({"filters=4": "filters=many", "filterSize=3": "filterSize=no", "[fc2]": "[fc2"}, {"[logprob]": "logprob", "coeff=1": "coeff"})
+    assert found.splitlines() == [
+        "params.cfg:12: logprob: expected [section] or key=value",
+        "params.cfg:13: coeff: expected [section] or key=value",
+        "layers.cfg:15: [fc2: expected [section] or key=value",
+    ]
+    found = message({"filters=4": "filters=many", "neuron=relu": "neuron=rel", "outputs=10": ""}, {"epsW=0.001\n": ""})
+    assert [line.split(":")[1] for line in found.splitlines()] == ["11", "14", "1", "15"]
+
+
+def test_shapes_that_do_not_fit_are_all_told():
+    found = message({"dataIdx=1": "dataIdx=2", "channels=3": "channels=4"})
+    assert [line.split(":")[1] for line in found.splitlines()] == ["4", "7"]
+
+
 def test_an_empty_file_has_no_layer():
     with pytest.raises(ConfigError, match=r"net.cfg: no layer; expected sections \[name\]"):
         parse_config("# nothing\n", "", "net.cfg")
@@ -287,7 +304,19 @@ WARNINGS = {
         "layers.cfg:14: [conv1] wc= belongs in the params file; taken from here"),
     "a schedule without names": (
         {}, {"epsW=0.001": "epsW=0.001\nschedW=dexp[250,0,4]"},
-        "params.cfg:2: [conv1] epsW: dexp[250,0,4]: parameters without names, read as dexp[tgtFactor=250,noiseStdev=0,numSteps=4]"),
+        "params.cfg:3: [conv1] schedW: dexp[250,0,4]: parameters without names, read as dexp[tgtFactor=250,noiseStdev=0,numSteps=4]"),
+    "an old key of a schedule": (
+        {}, {"momW=0.9": "momW=0.9\nsched=dexp[tgtFactor=250,numSteps=4]"},
+        "params.cfg:5: [conv1] sched=dexp[tgtFactor=250,numSteps=4]: an old key, read as schedW=dexp[tgtFactor=250,numSteps=4] and schedB=dexp[tgtFactor=250,numSteps=4]"),
+    "an old key beside one of the new": (
+        {}, {"momW=0.9": "momW=0.9\nsched=exp[tgtFactor=10]\nschedB=default"},
+        "params.cfg:5: [conv1] sched=exp[tgtFactor=10]: an old key, read as schedW=exp[tgtFactor=10]"),
+    "an old key of a constraint that is off": (
+        {}, {"wc=0.004": "wc=0.004\nwcnorm=0"},
+        "params.cfg:7: [conv1] wcnorm=0: an old key, read as wcNormMax=0"),
+    "a key of the layers file": (
+        {}, {"wc=0.004": "wc=0.004\nfilters=9"},
+        "params.cfg:7: [conv1] filters= belongs in the layers file and is ignored"),
 }  # fmt: skip
 
 
@@ -295,6 +324,66 @@ WARNINGS = {
 def test_warning_names_the_place(name):
     layers, params, expected = WARNINGS[name]
     assert parse(layers, params).warnings == [expected]
+
+
+def test_an_old_schedule_is_that_of_weights_and_biases():
+    config = parse(params={"momW=0.9": "momW=0.9\nsched=linear[1000]"})
+    assert [rate.rate(1.0) for rate in layer(config, "conv1").rates().values()] == pytest.approx([0.000001, 0.000002])
+    assert len(config.warnings) == 3  # of the key, and of each schedule without names
+
+
+NORM = {"[fc2]": "[norm]\ntype=cmrnorm\ninputs=conv1\nsize=3\nscale=0.3\npow=0.5\nminDiv=2\n[fc2]", "inputs=conv1\noutputs": "inputs=norm\noutputs"}
+
+
+def test_a_normalization_of_before_2011_has_its_params_in_the_layers_file():
+    config = parse(NORM)
+    norm = layer(config, "norm")
+    assert (norm.scale, norm.pow, norm.min_div) == (0.3, 0.5, 2)
+    assert config.warnings == [f"layers.cfg:{line}: [norm] {key}= belongs in the params file; taken from here"
+                               for line, key in ((19, "scale"), (20, "pow"), (21, "minDiv"))]
+
+
+STRICT = {
+    "schedule": ({}, {"epsW=0.001": "epsW=0.001\nschedW=dexp[250,0,4]"}, "params.cfg:3: [conv1] schedW: dexp[250,0,4]: parameters without names, which the released"),
+    "norm": (NORM, {}, "layers.cfg:15: [norm] no section [norm] in params.cfg; a layer of type cmrnorm needs one, with scale, pow, minDiv"),
+    "half a norm": (NORM, {"[fc2]": "[norm]\npow=1\n[fc2]"}, "params.cfg:7: [norm] no scale=; a layer of type cmrnorm needs it here"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRICT)
+def test_strict_legacy_refuses_what_the_released_programs_refused(name):
+    layers, params, expected = STRICT[name]
+    with pytest.raises(ConfigError) as raised:
+        parse_config(edit(LAYERS, layers), edit(PARAMS, params), strict_legacy=True)
+    assert expected in str(raised.value)
+
+
+def test_strict_legacy_ignores_what_the_released_programs_ignored():
+    params = edit(PARAMS, {"wc=0.004": "wc=0.004\nsched=no schedule at all\nwcnorm=7"})
+    config = parse_config(LAYERS.replace("padding=1", "padding=1\nwc=1"), params, strict_legacy=True)
+    assert not any(rate.falls for rate in layer(config, "conv1").rates().values()) and layer(config, "conv1").wc == (0.004,)
+    assert config.warnings == [
+        "layers.cfg:14: [conv1] wc= belongs in the params file; ignored, as by the released program (--strict-legacy)",
+        "params.cfg:7: [conv1] sched=no schedule at all: an old key, ignored, as by the released program (--strict-legacy)",
+        "params.cfg:8: [conv1] wcnorm=7: an old key, ignored, as by the released program (--strict-legacy)",
+    ]
+
+
+DIALECTS = {
+    "A12": ({}, {}),
+    "V1": ({}, {"wc=0.004": "dropout=0"}),
+    "V2": ({"padding=1": "padding=1\nsumWidth=3"}, {}),
+    "V2 by a schedule": ({}, {"epsW=0.001": "epsW=dexp[ base=0.1;tgtFactor=250;numSteps=4]"}),
+    "V2 by replicas": ({"padding=1": "padding=1\ngpu=0,1"}, {}),
+    "V2 by a type": ({"type=cost.logreg": "type=cost.bce"}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_the_dialect_is_told_by_what_one_program_alone_has(name):
+    layers, params = DIALECTS[name]
+    found, reason = dialect_of([*parse_cfg(edit(LAYERS, layers), "l.cfg"), *parse_cfg(edit(PARAMS, params), "p.cfg")])
+    assert found == name[:3].strip() and bool(reason) == (found != "A12")
 
 
 def test_features_that_are_switched_off_say_nothing():

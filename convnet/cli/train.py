@@ -67,7 +67,7 @@ def train(argv: list[str] | None = None) -> int:
         warnings += damaged
         header, tensors = load_checkpoint(resumed)
         options.update(header["options"], header["commanded"])
-    config = load_config(*files, header, warnings)
+    config = load_config(*files, header, warnings, options.strict_legacy)
     read_options_section(options, config.options, config.params_file)
     options.check()
 
@@ -135,20 +135,20 @@ def test_only(trainer: Trainer, log: RunLog) -> int:
 
 # ---- what it reads -------------------------------------------------------------------------------------------
 
-def load_config(layers_cfg: str | None, params_cfg: str | None, header: dict, warnings: list[str]) -> Config:
+def load_config(layers_cfg: str | None, params_cfg: str | None, header: dict, warnings: list[str], strict: bool) -> Config:
     """The config of the command line; when resuming, the layers of the checkpoint, and the params file if it is given."""
     if (params_cfg is None) and (layers_cfg is not None or not header):
         raise CommandLineError("expected two config files: convnet-train layers.cfg params.cfg"
                                + (", or none with --resume" if header else " (or --resume DIR); --help says more"))
     if not header:
-        return read_config(layers_cfg, params_cfg)
+        return read_config(layers_cfg, params_cfg, strict)
     if params_cfg is None:
-        config = parse_config(header["layers_text"], header["params_text"], header["layers_file"], header["params_file"])
+        config = parse_config(header["layers_text"], header["params_text"], header["layers_file"], header["params_file"], strict)
         config.options = {}  # they are in the checkpoint
         return config
     if read_text(layers_cfg) != header["layers_text"]:
         warnings.append(f"{layers_cfg} has changed since the checkpoint was written: the layers of the checkpoint are used")
-    return parse_config(header["layers_text"], read_text(params_cfg), header["layers_file"], params_cfg)
+    return parse_config(header["layers_text"], read_text(params_cfg), header["layers_file"], params_cfg, strict)
 
 
 def open_data(config: Config, options: Options) -> Provider:

@@ -19,12 +19,13 @@ Shape = tuple[int, int, int]  # (channels, height, width)
 
 
 def key(default: Any = dataclasses.MISSING, help: str = "", *, params: bool = False, choices: tuple[str, ...] = (),
-        least: int | None = None) -> Any:
-    """A config key. Without a default it is required; `params`: it belongs in the params file; `least`: of a number.
+        least: int | None = None, either: bool = False) -> Any:
+    """A config key. Without a default it is required; `params`: it belongs in the params file; `least`: of a number;
+    `either`: one that cuda-convnet2 reads in the params file and the others in the layers file.
 
     A tuple field is a comma-separated list with one value for each input; a list of one value serves all.
     """
-    return field(default=default, kw_only=True, metadata={"help": help, "params": params, "choices": choices, "least": least, "key": True})
+    return field(default=default, kw_only=True, metadata={"help": help, "params": params, "choices": choices, "least": least, "either": either, "key": True})
 
 
 class BadKey(ValueError):
@@ -88,6 +89,7 @@ class Layer:
     quant_f: str = key("default", "how its acts cross to another device; half: in half precision", params=True, choices=("default", "half"))
     quant_b: str = key("default", "how the gradient of its acts crosses back", params=True, choices=("default", "half"))
     where: str = field(default="", kw_only=True)  # file:line of its section
+    strict_legacy: bool = field(default=False, kw_only=True, repr=False)  # old spellings are refused
     warnings: list[tuple[str, str]] = field(default_factory=list, kw_only=True, repr=False)  # (field, text)
 
     needs_params: ClassVar[bool] = False  # a section in the params file is required

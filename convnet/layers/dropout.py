@@ -14,7 +14,7 @@ class Dropout(Layer):
 
     needs_params = True
 
-    keep: float = key(0.5, "probability of keeping a unit")
+    keep: float = key(0.5, "probability of keeping a unit", either=True)
     enable: bool = key(True, "false: as when testing, in training too", params=True)
 
     def check(self) -> None:

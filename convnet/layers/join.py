@@ -45,7 +45,7 @@ class ElementwiseSum(Layer):
 
     input_count = None
 
-    coeffs: tuple[float, ...] = key((1.0,), "factor of each input")
+    coeffs: tuple[float, ...] = key((1.0,), "factor of each input", either=True)
 
     def title(self) -> str:
         return "elementwise sum layer"

@@ -43,10 +43,10 @@ class WeightLayer(Layer):
     def rate(self, name: str, eps: str, text: str, sched: str) -> Schedule:
         field_name, label = eps, f"{self.name}.{name}"
         try:
-            rate = parse_schedule(text, name=label)
+            rate = parse_schedule(text, name=label, strict_legacy=self.strict_legacy)
             if schedule := getattr(self, sched):  # the 2012 program's spelling; the rate beside it is a number
                 field_name = sched
-                rate = parse_schedule(schedule, rate.base, name=label)
+                rate = parse_schedule(schedule, rate.base, name=label, strict_legacy=self.strict_legacy)
         except ValueError as error:
             raise BadKey(field_name, str(error)) from None
         return rate
@@ -63,8 +63,10 @@ class WeightLayer(Layer):
         for i in range(len(self.inputs)):
             self.source(i)
         for name, schedule in self.rates().items():
-            if schedule.warning:
-                self.warnings.append(("eps_b" if name == "b" else "eps_w", schedule.warning))
+            letter = "b" if name == "b" else "w"
+            told = (f"sched_{letter}" if getattr(self, f"sched_{letter}") else f"eps_{letter}", schedule.warning)
+            if schedule.warning and told not in self.warnings:
+                self.warnings.append(told)
 
     def weights(self, *inputs: Shape) -> dict[str, Weights]:
         rates = self.rates()
