@@ -66,13 +66,16 @@ def dialect_of(sections: Iterable[Section]) -> tuple[str, str]:
     old = ""
     for section in sections:
         for name, value in section.keys.items():
-            place = f"{section.file}:{value.line}: [{section.name}] {value.key}={shown(value.text)}"
             if (name == "sumwidth" or re.search(r"\[\s*base\s*=", value.text) or (name == "gpu" and "," in value.text)
                     or (name == "type" and value.text in V2_TYPES)):
-                return "V2", place
+                return "V2", place_of(section, value)
             if name == "dropout":
-                old = old or place
+                old = old or place_of(section, value)
     return ("V1", old) if old else ("A12", "")
+
+
+def place_of(section: Section, value: Value) -> str:
+    return f"{section.file}:{value.line}: [{section.name}] {value.key}={shown(value.text)}"
 
 
 class _Parser:
@@ -193,6 +196,8 @@ class _Parser:
             places[attribute] = place, value.key
             try:
                 values[attribute] = convert(value.text, hints[attribute])
+                if values[attribute] == () != fields[name].default:
+                    raise ValueError("expected a value for each input, or one for all")
                 check_limits(values[attribute], limits["choices"], limits["least"])
             except ValueError as error:
                 values[attribute] = None  # not missing

@@ -55,11 +55,13 @@ def pairs() -> list[tuple[str, str]]:
     return [tuple((path.parent / name).read_text() for name in ("layers.cfg", "params.cfg")) for path in sorted(MODELS.glob("*/layers.cfg"))]
 
 
-def try_pair(layers: str, params: str, images=IMAGES[0], strict: bool = False) -> bool:
+def try_pair(layers: str, params: str, images=None, strict: bool = False) -> bool:
     """Whether it is a net; the assertion fails where it takes too long or anything but a ConfigError is raised."""
     start = time.process_time()
     try:
-        Graph(parse_config(layers, params, strict_legacy=strict).layers, images)
+        layers = parse_config(layers, params, strict_legacy=strict).layers
+        if images:
+            Graph(layers, images)
         good = True
     except ConfigError as error:
         good = False

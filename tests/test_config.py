@@ -158,6 +158,9 @@ ERRORS = {
     "a bad number": (
         {"filters=4": "filters=many"}, {},
         "layers.cfg:11: [conv1] filters=many: expected a whole number"),
+    "an empty list": (
+        {}, {"wc=0.004": "wc="},
+        "params.cfg:6: [conv1] wc=: expected a value for each input, or one for all"),
     "a fraction": (
         {"outputs=10": "outputs=10.5"}, {},
         "layers.cfg:18: [fc2] outputs=10.5: expected a whole number"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
-from fuzz_config import MEMORY, fuzz, pairs, try_pair
 
 from convnet.cfgfile import MAX_BYTES
+from fuzz_config import MEMORY, fuzz, pairs, try_pair
 
 HALF = MAX_BYTES // 2
 
