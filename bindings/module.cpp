@@ -123,6 +123,10 @@ void define_ops(py::module_& m) {
   OP(image_forward, "pixels"_a, "mean"_a, "state"_a, "acts"_a, named, "random"_a, "seed"_a, "purpose"_a, "first_image"_a);
   OP(sgd_update, "state"_a, "weights_grad"_a, "increments"_a, "weights"_a, named, "rate_slot"_a, "momentum"_a, "decay"_a, "images"_a);
   OP(tree_update, "state"_a, "weights_grad"_a, "counts"_a, "increments"_a, "weights"_a, named, "rate_slot"_a, "momentum"_a, "decay"_a, "images"_a);
+  OP(adaptive_update, "state"_a, "weights_grad"_a, "means"_a, "squares"_a, "increments"_a, "weights"_a, named, "rate_slot"_a, "momentum"_a, "decay"_a,
+     "epsilon"_a, "images"_a);
+  OP(limit_norms, "state"_a, "weights"_a, named, "limit"_a, "exactly"_a);
+  OP(limit_spreads, "state"_a, "weights"_a, named, "least"_a, "most"_a);
   OP(check_finite, "values"_a, "state"_a);
 
   // What each op reads and writes: "In:images In:filters Out:acts int:stride".

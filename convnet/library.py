@@ -58,11 +58,11 @@ RESHAPED = {"fc_forward", "fc_backward_data", "bias_backward", "cross_map_max_po
 # Tensors that are not of the call's floating type.
 DTYPES = {"state": "float64", "costs": "float64", "pixels": "uint8", "halves": "float16"}
 # Ops that read and overwrite what the caller gives.
-UPDATES = {"sgd_update", "tree_update", "check_finite"}
+UPDATES = {"sgd_update", "tree_update", "adaptive_update", "limit_norms", "limit_spreads", "check_finite"}
 DEFAULTS = {"stride": 1, "padding": 0, "groups": 1, "start": 0, "a": 1.0, "b": 1.0, "bias": 1.0, "dropout.scale": 1.0, "seed": 0,
             "purpose": 0, "first_image": 0, "random": False, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay": 0.0,
             "blocked": False, "rate_slot": 0, "positive_weight": 1.0, "sum": False, "top": 0, "left": 0, "down": 1, "across": 1,
-            "center": False}
+            "center": False, "exactly": False, "least": 0.0}
 # What the parameters mean that ops.h does not have.
 ABOUT = {"shape": "OWNER; not needed with out", "out": "where to put the result; of several, a tuple", "add": "the result is added to what out holds",
          "step": "the minibatch's number, where there is no state", "rate": "the learning rate, where there is no state",

@@ -69,6 +69,18 @@ __device__ inline Place this_place() {
   return {std::int64_t(blockIdx.x) * blockDim.y + threadIdx.y, int(blockIdx.y * blockDim.x + threadIdx.x)};
 }
 
+// In a block of (32, lanes) threads, all lanes' values of this thread's column folded into one, in the order of the
+// lanes, for every lane: each reads all of them itself, which costs one barrier where a tree would need five.
+// values: shared memory that no thread still reads.
+template <class T, int lanes, class Fold>
+__device__ T over_lanes(T (&values)[lanes][32], T value, Fold fold) {
+  values[threadIdx.y][threadIdx.x] = value;
+  __syncthreads();
+  T result = values[0][threadIdx.x];
+  for (int lane = 1; lane < lanes; ++lane) result = fold(result, values[lane][threadIdx.x]);
+  return result;
+}
+
 // A channel, a pixel and an image, from the same grid over the rows of (channels, height, width, images).
 struct Element {
   int c, y, x, n;

@@ -365,6 +365,27 @@ void sgd_update(Stream, In state, In weights_grad, Out increments, Out weights, 
 //   weights   += increments
 void tree_update(Stream, In state, In weights_grad, In counts, Out increments, Out weights, int rate_slot, double momentum, double decay, int images);
 
+// sgd_update by a rule that divides the gradient by its own spread of late (Graves 2013, equation 38); all four outputs
+// are read and overwritten.
+//   g           = weights_grad / images
+//   means       = momentum * means   + (1 - momentum) * g
+//   squares     = momentum * squares + (1 - momentum) * g^2
+//   increments  = momentum * increments - rate * g / sqrt(max(squares - means^2, 0) + epsilon) - decay * rate * weights
+//   weights    += increments
+void adaptive_update(Stream, In state, In weights_grad, Out means, Out squares, Out increments, Out weights, int rate_slot, double momentum, double decay, double epsilon, int images);
+
+// After an update, the columns of some matrices, weights: (matrices, rows, columns), are brought back within limits; each
+// column is a filter. Nothing changes unless state[state_finite] is 1; a column of zeros stays as it is.
+//   norm = sqrt(sum of weights[p,:,n]^2)
+//   weights[p,:,n] *= limit / norm  where norm > limit; with `exactly`, everywhere
+void limit_norms(Stream, In state, Out weights, double limit, bool exactly);
+
+// The same for how far the weights of a column are from their mean (SEMANTICS 7.6: not quite a standard deviation).
+//   spread = sqrt(sum over r of (weights[p,r,n] - mean of weights[p,:,n])^2) / rows
+//   weights[p,:,n] *= least / spread  where spread < least;  most / spread  where spread > most
+// A column of equal weights stays as it is.
+void limit_spreads(Stream, In state, Out weights, double least, double most);
+
 // state[state_finite] = 0 if any value is infinite or not a number; else state is left as it is.
 void check_finite(Stream, In values, Out state);
 

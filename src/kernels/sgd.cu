@@ -11,6 +11,16 @@ void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out we
   });
 }
 
+void adaptive_update(Stream stream, In state, In weights_grad, Out means, Out squares, Out increments, Out weights, int rate_slot, double momentum,
+                     double decay, double epsilon, int images) {
+  checks::adaptive_update(state, weights_grad, means, squares, increments, weights, rate_slot, momentum, epsilon, images);
+  WITH_FLOAT_TYPE(weights, [&]<class T>(T) {
+    launch(adaptive_update_kernel<T>, rows_grid(weights.shape.rows(), int(weights.shape.images())), stream, rows_of<double>(state),
+           rows_of<T>(weights_grad), rows_of<T>(means), rows_of<T>(squares), rows_of<T>(increments), rows_of<T>(weights), rate_slot, T(momentum),
+           T(decay), T(epsilon), T(images));
+  });
+}
+
 void check_finite(Stream stream, In values, Out state) {
   checks::check_finite(state);
   WITH_FLOAT_TYPE(values, [&]<class T>(T) {

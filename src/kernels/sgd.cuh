@@ -20,6 +20,22 @@ __global__ void sgd_update_kernel(Rows<const double> state, Rows<const T> weight
   weight += increment;
 }
 
+// Threads: x = output, y = row of weights.
+template <class T>
+__global__ void adaptive_update_kernel(Rows<const double> state, Rows<const T> weights_grad, Rows<T> means, Rows<T> squares, Rows<T> increments,
+                                       Rows<T> weights, int rate_slot, T momentum, T decay, T epsilon, T images) {
+  const auto [row, n] = this_place();
+  if (row >= weights.rows || n >= weights.images) return;
+  if (state.row(0)[state_finite] != 1) return;
+
+  const T rate = T(state.row(0)[state_rates + rate_slot]), g = weights_grad.row(row)[n] / images;
+  T& increment = increments.row(row)[n];
+  T& weight = weights.row(row)[n];
+  const T spread = spread_with(g, momentum, epsilon, means.row(row)[n], squares.row(row)[n]);
+  increment = momentum * increment - rate * g / spread - decay * rate * weight;
+  weight += increment;
+}
+
 // Threads: x = image, y = row of values. Every block that finds something stores the same number, 0: in whole and
 // at once, by an integer exchange.
 template <class T>

@@ -1,8 +1,20 @@
 // SGD, and the check that comes before it: what device code and host share.
 #pragma once
+#include <cmath>
 #include "ops.h"
 
-namespace convnet::checks {
+namespace convnet {
+
+// What divides a gradient g, after the averages have taken it in.
+template <class T>
+HOST_DEVICE T spread_with(T g, T momentum, T epsilon, T& mean, T& square) {
+  mean = momentum * mean + (1 - momentum) * g;
+  square = momentum * square + (1 - momentum) * g * g;
+  const T variance = square - mean * mean;
+  return std::sqrt((variance > 0 ? variance : 0) + epsilon);
+}
+
+namespace checks {
 
 inline void sgd_update(const In& state, const In& weights_grad, const Out& increments,
                        const Out& weights, int rate_slot, int images) {
@@ -15,6 +27,16 @@ inline void sgd_update(const In& state, const In& weights_grad, const Out& incre
   CHECK(images > 0);
 }
 
+inline void adaptive_update(const In& state, const In& weights_grad, const Out& means, const Out& squares, const Out& increments,
+                            const Out& weights, int rate_slot, double momentum, double epsilon, int images) {
+  sgd_update(state, weights_grad, increments, weights, rate_slot, images);
+  CHECK_LIKE(means, weights_grad);
+  CHECK_LIKE(squares, weights_grad);
+  CHECK(!means.add && !squares.add);
+  CHECK(momentum >= 0 && momentum < 1);
+  CHECK(epsilon > 0);
+}
+
 inline void check_finite(const Out& state) {
   CHECK_RANK(state, 1);
   CHECK_DTYPE(state, Dtype::float64);
@@ -22,4 +44,6 @@ inline void check_finite(const Out& state) {
   CHECK(!state.add);
 }
 
-}  // namespace convnet::checks
+}  // namespace checks
+
+}  // namespace convnet

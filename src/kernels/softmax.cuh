@@ -9,17 +9,6 @@ namespace convnet {
 // as large as they get.
 constexpr int softmax_lanes = 32;
 
-// All lanes' values of this thread's image folded into one, in the order of the lanes, for every lane: each reads
-// all 32 itself, which costs one barrier where a tree would need five.
-template <class T, class Fold>
-__device__ T over_lanes(T (&values)[softmax_lanes][32], T value, Fold fold) {
-  values[threadIdx.y][threadIdx.x] = value;
-  __syncthreads();
-  T result = values[0][threadIdx.x];
-  for (int lane = 1; lane < softmax_lanes; ++lane) result = fold(result, values[lane][threadIdx.x]);
-  return result;
-}
-
 // Threads: x = image, y = lane, which takes the rows y, y + 32, y + 64, ...
 template <class T>
 __global__ void __launch_bounds__(32 * softmax_lanes, 1) softmax_forward_kernel(Rows<const T> inputs, Rows<T> acts) {

@@ -34,6 +34,43 @@ def update_case(name, shape, state=(3, 1, 0.01), slot=0, momentum=0.9, decay=0.0
                 sums=4, steps=1, exact=exact, initial={"increments": increments, "weights": weights}, keep=STATE, adds=False)
 
 
+def adaptive_update(state, weights_grad, means, squares, increments, weights, rate_slot, momentum, decay, epsilon, images):
+    if state[1] != 1:
+        return means, squares, increments, weights
+    rate, g = state[2 + rate_slot], weights_grad / images
+    means = momentum * means + (1 - momentum) * g
+    squares = momentum * squares + (1 - momentum) * g**2
+    increments = momentum * increments - rate * g / np.sqrt(np.maximum(squares - means**2, 0) + epsilon) - decay * rate * weights
+    return means, squares, increments, weights + increments
+
+
+def adaptive_magnitude(state, weights_grad, means, squares, increments, weights, rate_slot, momentum, decay, epsilon, images):
+    """A rounding error of the variance, relative to the squares, is half as large in its root relative to that."""
+    if state[1] != 1:
+        return tuple(map(np.abs, (means, squares, increments, weights)))
+    new_means, new_squares, *_ = adaptive_update(state, weights_grad, means, squares, increments, weights, rate_slot, momentum, decay, epsilon, images)
+    rate, g = state[2 + rate_slot], np.abs(weights_grad) / images
+    variance = np.maximum(new_squares - new_means**2, 0) + epsilon
+    means = momentum * np.abs(means) + (1 - momentum) * g
+    step = rate * g / np.sqrt(variance) * (1 + (new_squares + means**2) / variance)
+    increments = momentum * np.abs(increments) + step + decay * rate * np.abs(weights)
+    return means, new_squares, increments, np.abs(weights) + increments
+
+
+def adaptive_case(name, shape, state=(3, 1, 0.01), slot=0, momentum=0.9, decay=0.004, epsilon=0.01, images=128, first=False, exact=False):
+    """`first`: the averages are still 0, as at the first update; else squares are more than means^2, as they are later."""
+    draw = integers if exact else normal
+    weights_grad, increments, weights = images * draw(*shape, seed=0), draw(*shape, seed=1), draw(*shape, seed=2)
+    means = np.zeros(shape) if first else draw(*shape, seed=3)
+    initial = {"means": means, "squares": means**2 + (0 if first else draw(*shape, seed=4)**2), "increments": increments, "weights": weights}
+    before = tuple(initial.values())
+    return Case("adaptive_update", name, {"state": np.array(state, np.float64), "weights_grad": weights_grad}, dict.fromkeys(initial, shape),
+                lambda state, grad, **scalars: adaptive_update(state, grad, *before, **scalars),
+                {"rate_slot": slot, "momentum": momentum, "decay": decay, "epsilon": epsilon, "images": images},
+                lambda state, grad, **scalars: adaptive_magnitude(state, grad, *before, **scalars),
+                sums=5, steps=3, exact=exact, initial=initial, keep=STATE, adds=False)
+
+
 def check_finite(values, initial):
     state = initial.copy()
     if not np.isfinite(values).all():
@@ -63,6 +100,13 @@ CASES += [
     update_case("no-decay", (7, 17), decay=0.0),
     update_case("last-minibatch-of-3", (7, 17), images=3),
     update_case("not-finite-changes-nothing", (7, 17), state=(3, 0, 0.5), **EXACT),
+    adaptive_case("conv", (3, 5, 5, 7)),
+    adaptive_case("fc", (17, 129)),
+    adaptive_case("one", (1, 1)),
+    adaptive_case("first-update", (7, 17), first=True),
+    adaptive_case("second-rate", (7, 17), state=(3, 1, 8.0, 0.25), slot=1, decay=0.0),
+    adaptive_case("first-update-exact", (7, 17), state=(3, 1, 0.5), first=True, exact=True, momentum=0.0, decay=0.25, epsilon=0.25, images=4),
+    adaptive_case("not-finite-changes-nothing", (7, 17), state=(3, 0, 0.5), exact=True),
     finite_case("finite", normal(3)),
     finite_case("was-not-finite-before", normal(3), initial=(5, 0, 0.1)),
     finite_case("largest-and-least", np.array([3.4e38, -3.4e38, 1e-45, 0.0])),

@@ -26,6 +26,29 @@ void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out we
   });
 }
 
+void adaptive_update(Stream stream, In state, In weights_grad, Out means, Out squares, Out increments, Out weights, int rate_slot, double momentum,
+                     double decay, double epsilon, int images) {
+  checks::adaptive_update(state, weights_grad, means, squares, increments, weights, rate_slot, momentum, epsilon, images);
+  const double* const now = rows_of<double>(state).row(0);
+  if (now[state_finite] != 1) return;
+  WITH_FLOAT_TYPE(weights, [&]<class T>(T) {
+    const auto gradients = rows_of<T>(weights_grad);
+    const auto mean = rows_of<T>(means), square = rows_of<T>(squares), v = rows_of<T>(increments), w = rows_of<T>(weights);
+    const T m = T(momentum), d = T(decay), e = T(epsilon), rate = T(now[state_rates + rate_slot]), count = T(images);
+    for_row_ranges(stream, w.rows, w.pitch, [&](std::int64_t first, std::int64_t end) {
+      for (std::int64_t r = first; r < end; ++r) {
+        const T* gradient = gradients.row(r);
+        T *increment = v.row(r), *weight = w.row(r);
+        for (int n = 0; n < w.images; ++n) {
+          const T g = gradient[n] / count;
+          increment[n] = m * increment[n] - rate * g / spread_with(g, m, e, mean.row(r)[n], square.row(r)[n]) - d * rate * weight[n];
+          weight[n] += increment[n];
+        }
+      }
+    });
+  });
+}
+
 void check_finite(Stream stream, In values, Out state) {
   checks::check_finite(state);
   WITH_FLOAT_TYPE(values, [&]<class T>(T) {
