@@ -4,9 +4,10 @@ from __future__ import annotations
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from math import prod
 
 from .graph import Graph, Node
-from .layers import Weights
+from .layers import Limits, Weights
 from .recorder import LayerTensors, Recorder, Step, Value
 
 
@@ -236,14 +237,30 @@ class Compiler:
                 if other != device:
                     self.carry(gradients[other].rows(first, last), gradient, "default")
             updated = self.persistent[f"{full}@{device}"].rows(first, last)
-            counts = (self.persistent[f"{node.name}.{weights.counts}@{device}"],) if weights.counts else ()
-            self.ops.record("tree_update" if counts else "sgd_update", self.persistent[f"state@{device}"], gradient, *counts,
-                            self.persistent[f"{full}.inc@{device}"], updated, rate_slot=rate_slot, momentum=weights.momentum, decay=weights.decay,
-                            images=self.images_of_update(node, weights, index))
+            op, more, scalars = "sgd_update", [], {}
+            if weights.counts:
+                op, more = "tree_update", [self.persistent[f"{node.name}.{weights.counts}@{device}"]]
+            elif weights.epsilon:
+                op, scalars = "adaptive_update", {"epsilon": weights.epsilon}
+            kept = [self.persistent[f"{full}.{name}@{device}"] for name in weights.kept]
+            self.ops.record(op, self.persistent[f"state@{device}"], gradient, *more, *kept, updated, rate_slot=rate_slot, momentum=weights.momentum,
+                            decay=weights.decay, **scalars, images=self.images_of_update(node, weights, index))
             for other in devices:
                 if other != device:
                     self.ops.at(other, node.name, "update").append("copy", (updated,), (self.persistent[f"{full}@{other}"].rows(first, last),), {})
+        for device in devices:
+            self.limit(node, full, weights.limits, device)
         self.updates[full] += 1
+
+    def limit(self, node: Node, full: str, limits: Limits, device: int) -> None:
+        """Holds the columns of weights within their limits: of all rows, which every device has."""
+        whole, state = self.persistent[f"{full}@{device}"], self.persistent[f"state@{device}"]
+        columns = whole.reshaped(limits.matrices, prod(whole.shape[:-1]) // limits.matrices, whole.shape[-1])
+        self.ops.at(device, node.name, "update")
+        if limits.most:
+            self.ops.limit_spreads(state, columns, least=limits.least, most=limits.most)
+        if limits.norm:
+            self.ops.limit_norms(state, columns, limit=limits.norm, exactly=limits.exactly)
 
     def images_of_update(self, node: Node, weights: Weights, index: int) -> int:
         """How many images' gradients are summed: of the passes since the last update, or of several minibatches."""

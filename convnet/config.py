@@ -87,7 +87,7 @@ class _Parser:
         sections = self.sections(layers_text, layers_file)
         if self.errors:
             raise ConfigError("\n".join(self.errors))
-        dialect = dialect_of([*sections, *self.params.values()])
+        self.dialect, reason = dialect_of([*sections, *self.params.values()])
         options = self.params.pop(OPTIONS_SECTION, None)
 
         layers: list[Layer] = []
@@ -105,7 +105,7 @@ class _Parser:
         if self.errors:
             raise ConfigError("\n".join(self.errors))
         self.config = Config(split_neurons(layers), options.keys if options else {}, layers_text, params_text, layers_file, params_file,
-                             self.warnings, *dialect)
+                             self.warnings, self.dialect, reason)
 
     def sections(self, text: str, file: str) -> list[Section]:
         try:

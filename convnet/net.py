@@ -17,6 +17,7 @@ from .graph import Graph
 from .plan import Plan
 from .recorder import Value
 
+SHARED_OUT = (".inc", ".means", ".squares")  # what updates leave: each device of a replicated layer has some of the rows
 STATE_RATES = 2  # state: step number, 1 while all costs were finite, then the learning rates (tensor.h)
 
 
@@ -67,7 +68,8 @@ class Net:
                     for name in (full, *summed):
                         self._keep(f"{name}@{device}", weights.shape, self.dtype, device, values).accumulates = name != full
                 for device, first, last in node.shards(weights.shape):
-                    self._keep(f"{full}.inc@{device}", self.persistent[f"{full}@{device}"].rows(first, last).shape, self.dtype, device, values)
+                    for name in weights.kept:
+                        self._keep(f"{full}.{name}@{device}", self.persistent[f"{full}@{device}"].rows(first, last).shape, self.dtype, device, values)
             for name, fixed in node.fixed.items():
                 for device in dict.fromkeys(node.devices):
                     self._keep(f"{node.name}.{name}@{device}", fixed.shape, self.dtype, device, values)
@@ -106,7 +108,8 @@ class Net:
                 if weights.stdev:
                     values += np.float32(weights.stdev) * self._draws(full).standard_normal(weights.shape, np.float32)
                 self.set(full, values)
-                self.set(f"{full}.inc", np.zeros(weights.shape, np.float32))
+                for name in weights.kept:
+                    self.set(f"{full}.{name}", np.zeros(weights.shape, np.float32))
             for name, fixed in node.fixed.items():
                 self.set(f"{node.name}.{name}", fixed.draw(self._draws(f"{node.name}.{name}")))
 
@@ -116,18 +119,18 @@ class Net:
 
     def _places(self, name: str) -> tuple[tuple[int, ...], list[Value]]:
         """Shape of a tensor that outlives plans, and its values: whole on every device, or rows of it on each."""
-        full = name.removesuffix(".inc").removesuffix(".sum")
+        full = name.rpartition(".")[0] if name.endswith((*SHARED_OUT, ".sum")) else name
         layer, _, kind = full.rpartition(".")
         node = self.graph.by_name[layer]
         shape = (node.weights | node.fixed)[kind].shape
         return shape, [self.persistent[key] for device in dict.fromkeys(node.devices) if (key := f"{name}@{device}") in self.persistent]
 
     def get(self, name: str) -> np.ndarray:
-        """A learned tensor, layer.W0, its momentum, layer.W0.inc, the sum of its gradients since the last update, layer.W0.sum, or a
-        fixed tensor, layer.conns0."""
+        """A learned tensor, layer.W0, its momentum, layer.W0.inc, averages of its gradient, layer.W0.means and .squares, the sum of its
+        gradients since the last update, layer.W0.sum, or a fixed tensor, layer.conns0."""
         shape, values = self._places(name)
         arrays = [self.devices[value.device].download(value.bound()) for value in values]
-        if name.endswith(".inc"):
+        if name.endswith(SHARED_OUT):
             return np.concatenate(arrays).reshape(shape) if len(arrays) > 1 else arrays[0].reshape(shape)
         return sum(arrays[1:], arrays[0]) if name.endswith(".sum") else arrays[0]
 
@@ -137,7 +140,7 @@ class Net:
             raise DataError(f"{name} has shape {array.shape}, expected {shape}: the weights are of another net")
         first = 0
         for i, value in enumerate(values):
-            if name.endswith(".inc"):
+            if name.endswith(SHARED_OUT):
                 rows = prod(value.shape[:-1])
                 self._upload(value, array.reshape(-1, shape[-1])[first : first + rows].reshape(value.shape))
                 first += rows
@@ -145,10 +148,13 @@ class Net:
                 self._upload(value, np.zeros_like(array) if name.endswith(".sum") and i else array)
 
     def tensor_names(self) -> list[str]:
-        """What a run goes on with: all weights and momenta, what is fixed, and sums of gradients that are not complete."""
-        summed = {f"{full}.sum" for node in self.graph.nodes for full, weights in node.owned() if self.graph.minibatches(node, weights) > 1}
-        return [name for full in self.rate_slots for name in (full, f"{full}.inc", f"{full}.sum") if not name.endswith(".sum") or name in summed
-                ] + [f"{node.name}.{name}" for node in self.graph.nodes for name in node.fixed]
+        """What a run goes on with: all weights and what updates left, what is fixed, and sums of gradients that are not complete."""
+        learned = []
+        for node in self.graph.nodes:
+            for full, weights in node.owned():
+                summed = ("sum",) if self.graph.minibatches(node, weights) > 1 else ()
+                learned += [full, *(f"{full}.{name}" for name in (*weights.kept, *summed))]
+        return learned + [f"{node.name}.{name}" for node in self.graph.nodes for name in node.fixed]
 
     def tensors(self) -> dict[str, np.ndarray]:
         return {name: self.get(name) for name in self.tensor_names()}

@@ -209,9 +209,6 @@ ERRORS = {
     "no cost": (
         {LAYERS[LAYERS.index("[logprob]"):]: ""}, {},
         "layers.cfg: no cost; expected a layer of type cost.logreg"),
-    "a feature that is not here yet": (
-        {}, {"wc=0.004": "wc=0.004\nwball=3"},
-        "params.cfg:7: [conv1] wball=3: a key that cuda-convnet knows and this program does not have yet; expected wball=0"),
     "weights from elsewhere": (
         {"outputs=10": "outputs=10\ninitWFunc=initw.makew(conv1)"}, {},
         "layers.cfg:19: [fc2] initWFunc=initw.makew(conv1): a key that cuda-convnet knows and this program does not have yet; expected none"),

@@ -49,6 +49,22 @@ def layer(*kinds: str):
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Within what the columns of weights, their filters, are held after each update. A limit of 0 is none.
+
+    least, most    of their spread, where most > 0
+    norm, exactly  the largest norm; with `exactly`, that of every column
+    matrices       how many of these the weights are, one below the other: local has filters for each pixel
+    """
+
+    least: float = 0.0
+    most: float = 0.0
+    norm: float = 0.0
+    exactly: bool = False
+    matrices: int = 1
+
+
+@dataclass(frozen=True)
 class Weights:
     """A tensor that a layer learns.
 
@@ -57,6 +73,8 @@ class Weights:
     period    passes from one update to the next; 0: as few as possible
     source    whose they are, as conv1.W0, where they are not its own
     counts    name of the layer's fixed tensor that says how many others share a column, for `tree_update`; "": none do
+    limits    of its columns
+    epsilon   of `adaptive_update`; 0: the update is `sgd_update`
     """
 
     shape: tuple[int, ...]
@@ -68,6 +86,13 @@ class Weights:
     period: int = 0
     source: str = ""
     counts: str = ""
+    limits: Limits = Limits()
+    epsilon: float = 0.0
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What of the same shape the updates leave for the next one, in the order in which the op takes it."""
+        return ("means", "squares", "inc") if self.epsilon else ("inc",)
 
 
 @dataclass(frozen=True)
@@ -90,6 +115,7 @@ class Layer:
     quant_b: str = key("default", "how the gradient of its acts crosses back", params=True, choices=("default", "half"))
     where: str = field(default="", kw_only=True)  # file:line of its section
     strict_legacy: bool = field(default=False, kw_only=True, repr=False)  # old spellings are refused
+    dialect: str = field(default="A12", kw_only=True)  # of the family's programs, whose config it is: see config.dialect_of
     warnings: list[tuple[str, str]] = field(default_factory=list, kw_only=True, repr=False)  # (field, text)
 
     needs_params: ClassVar[bool] = False  # a section in the params file is required

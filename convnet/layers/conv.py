@@ -1,13 +1,13 @@
 """Convolution (Krizhevsky et al. 2012, section 3), and what locally connected layers have in common with it."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from ..shapes import conv_shape
-from . import BadKey, Fixed, Shape, describe, key, layer
+from . import BadKey, Fixed, Limits, Shape, describe, key, layer
 from .weights import WeightLayer
 
 
@@ -130,6 +130,15 @@ class Conv(FilterLayer):
     shared_biases: bool = key(True, "one bias for a map instead of one for each of its pixels")
     partial_sum: tuple[int, ...] = key((0,), "a tuning knob of the 2012 program; ignored")
     sum_width: tuple[int, ...] = key((0,), "a tuning knob of cuda-convnet2; ignored")
+    wc_norm_min: tuple[float, ...] = key((0.0,), "where wcNormMax is more than 0: limits of the spread of a filter's weights, which is their standard deviation "
+                                                 "/ sqrt(their number)", params=True, least=0)
+    wc_norm_max: tuple[float, ...] = key((0.0,), "see wcNormMin; 0: no limits", params=True, least=0)
+
+    def check(self) -> None:
+        super().check()
+        for least, most in zip(self.wc_norm_min, self.wc_norm_max, strict=True):
+            if 0 < most < least:
+                raise BadKey("wc_norm_max", f"{most:g}, expected wcNormMin={least:g} or more")
 
     def title(self) -> str:
         return "convolutional layer"
@@ -140,6 +149,9 @@ class Conv(FilterLayer):
     def bias_count(self, *inputs: Shape) -> int:
         filters, height, width = self.shape(*inputs)
         return filters if self.shared_biases else filters * height * width
+
+    def limits(self, index: int, shape: tuple[int, ...], matrices: int = 1) -> Limits:
+        return replace(super().limits(index, shape, matrices), least=self.wc_norm_min[index], most=self.wc_norm_max[index])
 
     def products(self, ops) -> tuple:
         return ops.conv_forward, ops.conv_backward_data, ops.conv_backward_filters

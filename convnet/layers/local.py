@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from math import prod
 
-from . import Shape, layer
+from . import Limits, Shape, layer
 from .conv import FilterLayer
 
 
@@ -21,6 +21,10 @@ class Local(FilterLayer):
 
     def bias_count(self, *inputs: Shape) -> int:
         return prod(self.shape(*inputs))
+
+    def limits(self, index: int, shape: tuple[int, ...], matrices: int = 1) -> Limits:
+        """Each pixel's filters are a matrix of their own."""
+        return super().limits(index, shape, shape[0])
 
     def products(self, ops) -> tuple:
         return ops.local_forward, ops.local_backward_data, ops.local_backward_weights

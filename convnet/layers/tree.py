@@ -37,6 +37,12 @@ class TreeFc(WeightLayer):
             raise ValueError("a layer of type treefc needs data whose classes are in a tree, and these data have none")
         return (self.outputs, 1, 1)
 
+    def check(self) -> None:
+        super().check()
+        for name in ("wball", "super_eps"):
+            if getattr(self, name) not in (0, (0,)):
+                self.warnings.append((name, "ignored, as by the 2012 program in a layer of type treefc"))
+
     def rates(self) -> dict:
         rates = super().rates()
         scheduled = rates["W0"].falls or rates["W0"].noise_stdev > 0

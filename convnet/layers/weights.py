@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 
 from ..schedule import Schedule, parse_schedule
-from . import BadKey, Layer, Shape, Weights, key
+from . import BadKey, Layer, Limits, Shape, Weights, key
 
-NOT_BUILT = {"wball": "0", "superEps": "0", "superMom": "0", "wcNormMin": "0", "wcNormMax": "0",
-             "initWFunc": "", "initBFunc": "", "initCFunc": ""}
+NOT_BUILT = {"initWFunc": "", "initBFunc": "", "initCFunc": ""}
 
 
 @dataclass
@@ -26,6 +26,11 @@ class WeightLayer(Layer):
     wc: tuple[float, ...] = key((0.0,), "weight decay", params=True)
     weight_source: tuple[str, ...] = key((), "shares the weights of another layer, as conv1[0]: those of its first input; empty: has its own")
     update_period: int = key(0, "passes from one update to the next; 0: as few as possible", params=True, least=0)
+    wball: tuple[float, ...] = key((0.0,), "limit of the norm of a filter: times its number of weights in the 2012 program; cuda-convnet2 takes it as it is, "
+                                           "and sets the norm to it but in local layers; 0: none", params=True, least=0)
+    super_eps: float = key(0.0, "adaptive learning rates: gradients of the weights are divided by sqrt(their variance of late + superEps); 0: they are not; "
+                                "not in cuda-convnet2", params=True, least=0)
+    super_mom: float = key(0.0, "no program ever used it; ignored", params=True)
     sched_w: str = key("", "schedule of epsW, as the 2012 program spells it: dexp[tgtFactor=250,numSteps=4]", params=True)
     sched_b: str = key("", "schedule of epsB", params=True)
 
@@ -59,7 +64,15 @@ class WeightLayer(Layer):
             raise BadKey("weight_source", f"{text}: expected a layer and one of its inputs, as conv1[0]")
         return f"{match[1]}.W{int(match[2] or 0)}" if match else ""
 
+    def limits(self, index: int, shape: tuple[int, ...], matrices: int = 1) -> Limits:
+        """Those of an input's weights of that shape, which are one matrix or several (SEMANTICS 7.6)."""
+        if self.dialect == "V2":
+            return Limits(norm=self.wball[index], exactly=matrices == 1, matrices=matrices)
+        return Limits(norm=self.wball[index] * (prod(shape[:-1]) // matrices), matrices=matrices)
+
     def check(self) -> None:
+        if self.super_eps and self.dialect == "V2":
+            self.warnings.append(("super_eps", "ignored, as by cuda-convnet2"))
         for i in range(len(self.inputs)):
             self.source(i)
         for name, schedule in self.rates().items():
@@ -70,8 +83,10 @@ class WeightLayer(Layer):
 
     def weights(self, *inputs: Shape) -> dict[str, Weights]:
         rates = self.rates()
-        weights = {f"W{i}": Weights(self.weight_shape(i, shape), self.init_w[i], 0.0, rates[f"W{i}"], self.mom_w[i], self.wc[i],
-                                    self.update_period, self.source(i))
-                   for i, shape in enumerate(inputs)}
+        shapes = [self.weight_shape(i, shape) for i, shape in enumerate(inputs)]
+        epsilon = 0.0 if self.dialect == "V2" else self.super_eps
+        weights = {f"W{i}": Weights(shape, self.init_w[i], 0.0, rates[f"W{i}"], self.mom_w[i], self.wc[i], self.update_period, self.source(i),
+                                    limits=self.limits(i, shape), epsilon=epsilon)
+                   for i, shape in enumerate(shapes)}
         weights["b"] = Weights((self.bias_count(*inputs),), 0.0, self.init_b, rates["b"], self.mom_b, 0.0, self.update_period)
         return weights
