@@ -216,7 +216,7 @@ class _Parser:
         if missing or len(self.errors) > errors:
             return None
 
-        layer = cls(name=section.name, kind=kind.text, where=where, strict_legacy=self.strict, **values)
+        layer = cls(name=section.name, kind=kind.text, where=where, strict_legacy=self.strict, dialect=self.dialect, **values)
         if not self.check_inputs(layer, above, places.get("inputs", (where,))[0]):
             return None
         if not self.expand_lists(layer, hints, places):
@@ -320,7 +320,7 @@ def split_neurons(layers: list[Layer]) -> list[Layer]:
         if neuron is None or neuron.text in ("", "ident"):
             continue
         split = NeuronLayer(name=f"{layer.name}_neuron", kind="neuron", inputs=(layer.name,), neuron=neuron.text, where=layer.where,
-                            quant_f=layer.quant_f, quant_b=layer.quant_b)
+                            quant_f=layer.quant_f, quant_b=layer.quant_b, dialect=layer.dialect)
         renamed[layer.name] = split.name
         result.append(split)
     return result

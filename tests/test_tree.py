@@ -122,7 +122,7 @@ def test_a_schedule_is_told_to_be_without_effect():
     params = params_of(LAYERS, tree={"schedW": "exp[tgtFactor=10,noiseStdev=0.5]"})
     config = parse_config(LAYERS, params)
     assert [warning.partition("] ")[2] for warning in config.warnings] == [
-        "epsW: a layer of type treefc has no schedules, as in the 2012 program; the rate stays as it is"]
+        "schedW: a layer of type treefc has no schedules, as in the 2012 program; the rate stays as it is"]
     Graph(config.layers, ((3, 6, 6), (1, 1, 1)), TREE)
     rates = next(layer.rates() for layer in config.layers if layer.name == "tree")
     assert [rates[name].rate(0.9) for name in ("W0", "W1")] == [0.1, 0.1]
