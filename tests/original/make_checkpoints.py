@@ -1,3 +1,4 @@
+# ruff: noqa: B905, I001, SIM115 (Python 2)
 """Writes the checkpoints beside it, as cuda-convnet's programs would: run by Python 2.7 with numpy 1.16.
 
     python2.7 tests/original/make_checkpoints.py tests/original
