@@ -44,22 +44,24 @@ class DataSpec:
 
 
 class Net:
-    """`devices`: by the numbers that the config uses; `mini`: images of a full minibatch."""
+    """`devices`: by the numbers that the config uses; `mini`: images of a full minibatch; `allocate`: False where it is only looked at."""
 
     def __init__(self, config: Config, data: DataSpec, devices: dict[int, Device], seed: int = 1, dtype: str = "float32", mini: int = 128,
-                 conserve_mem: bool = False):
+                 conserve_mem: bool = False, allocate: bool = True):
         self.config, self.data, self.devices, self.seed, self.dtype, self.mini, self.conserve_mem = config, data, devices, seed, dtype, mini, conserve_mem
         self.graph = Graph(config.layers, data.shapes, data.class_tree)
         self.rate_slots = self.graph.rate_slots()
         self.persistent: dict[str, Value] = {}
         self._plans: dict[tuple, Plan] = {}
         self._arenas: dict[int, tuple[int, int]] = {}  # device -> address, bytes
-        self._allocate()
+        values = self._values()
+        if allocate:
+            self._allocate(values)
 
     # ---- what stays: weights, momenta, state and mean -------------------------------------------------------
 
-    def _allocate(self) -> None:
-        """One allocation a device for everything that outlives a plan."""
+    def _values(self) -> dict[int, list[Value]]:
+        """Everything that outlives a plan, by device."""
         values: dict[int, list[Value]] = {device: [] for device in self.devices}
         for node in self.graph.nodes:
             for full, weights in node.owned():
@@ -77,6 +79,10 @@ class Net:
         for device in self.devices:
             self._keep(f"state@{device}", (STATE_RATES + len(self.rate_slots),), "float64", device, values)
             self._keep(f"mean@{device}", mean_shape, self.dtype, device, values)
+        return values
+
+    def _allocate(self, values: dict[int, list[Value]]) -> None:
+        """One allocation a device."""
         for device, kept in values.items():
             sizes = [-(-value.nbytes // ALIGNMENT) * ALIGNMENT for value in kept]
             address = self.devices[device].allocate(sum(sizes))

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from convnet.backends import Device
+from convnet.census import connections, crossings, neurons, parameters
+from convnet.census import multiply_adds as executed
 from convnet.cli.train import train
 from convnet.config import parse_config, read_config
 from convnet.graph import Graph
 from convnet.net import DataSpec, Net
-from convnet.work import flops
 
 MODELS = Path(__file__).parents[1] / "convnet" / "models"
 NETS = sorted(path.parent.name for path in MODELS.glob("*/layers.cfg"))
@@ -34,10 +35,6 @@ def data_of(name):
 
 def config_of(name):
     return read_config(MODELS / name / "layers.cfg", MODELS / name / "params.cfg")
-
-
-def parameters(graph):
-    return sum(math.prod(w.shape) for node in graph.nodes for w in node.weights.values())
 
 
 @dataclass
@@ -80,26 +77,24 @@ def facts(name):
     learners = [node for node in graph.nodes if node.weights]
     multiply_adds = dict.fromkeys(graph.devices, 0)
     for node in learners:
-        filters = sum(math.prod(w.shape) for key, w in node.weights.items() if key != "b")
-        multiply_adds[node.device(0)] += filters * math.prod(node.shape[1:])
+        multiply_adds[node.device(0)] += connections(node)
     with contextlib.ExitStack() as stack:
         devices = {i: stack.enter_context(Device("host_baseline", i, i, 1)) for i in graph.devices}
-        net = Net(config, data, devices)
+        net = Net(config, data, devices, allocate=False)
         plan = net.compile(IMAGES, "train")
         memory = {device: sum(kinds.values()) for device, kinds in net.memory(plan).items()}
-    copies = [step for step in plan.steps if step.op == "copy"]
+    copies = crossings(plan)
     copied = {
-        phase: sum(step.reads[0].nbytes for step in copies if step.phase == phase) // IMAGES
+        phase: sum(copy.nbytes for copy in copies if copy.phase == phase) // IMAGES
         for phase in ("forward", "backward")
     }
-    forward = [step for step in plan.steps if step.phase == "forward"]
     # fc6a and fc6b are layer fc6
-    meet = dict.fromkeys(re.sub(r"(\d)[ab]$", r"\1", s.layer) for s in forward if s.op == "copy")
+    meet = dict.fromkeys(re.sub(r"(\d)[ab]$", r"\1", copy.layer) for copy in copies if copy.phase == "forward")
     return Facts(
         parameters(graph),
-        sum(math.prod(node.shape) for node in learners),
+        sum(map(neurons, learners)),
         multiply_adds,
-        sum(map(flops, forward)) // 2 // IMAGES,
+        executed(plan).total(),
         list(meet),
         copied,
         memory,

@@ -32,6 +32,9 @@ from . import run_command
 from .info import commit
 
 
+END_OF_RUN = 1e-4  # learning rates of weights at which the public nets ended
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="convnet-train", description="Trains a convolutional net described by two config files in cuda-convnet's language.",
@@ -39,14 +42,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("layers_cfg", nargs="?", help="the layers and how they are connected (layers.cfg)")
     parser.add_argument("params_cfg", nargs="?", help="their learning rates and other parameters (params.cfg)")
     parser.add_argument("--version", action="version", version=f"convnet {__version__}")
-    for name, field in Options.fields().items():
+    add_options(parser, list(Options.fields()))
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser, names: list[str]) -> None:
+    for name in names:
+        field = Options.fields()[name]
         words = [f"--{name.replace('_', '-')}"] + (["-f"] if name == "resume" else [])
         default = "" if field.default in (None, False, 0) else f" (default {field.default})"
         if field.metadata["kind"] == "flag":
             parser.add_argument(*words, action="store_true", default=None, help=field.metadata["help"])
         else:
             parser.add_argument(*words, metavar=field.metadata["metavar"], help=field.metadata["help"] + default)
-    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -204,24 +212,31 @@ def label_kind(config: Config) -> str:
 
 def no_data(config: Config) -> str:
     """What to type when no data were named: an image size that the net takes is found by trying."""
-    channels = next((layer.channels[0] for layer in config.layers if getattr(layer, "channels", ()) and isinstance(layer, WeightLayer)), 3)
     files = shlex.join([config.layers_file, config.params_file])
-    large = any(getattr(layer, "stride", (1,))[0] > 2 for layer in config.layers if isinstance(layer, WeightLayer))
-    labels = (net_classes(config) or 1, 1, 1) if label_kind(config) == "vector" else (1, 1, 1)
     lines = ["no data to train on. This net would run"]
-    for size in ((224, 227, 256) if large else (32, 24, 28, 64, 8, 224)):
-        try:
-            Graph(config.layers, ((channels, size, size), labels))
-        except ConfigError:
-            continue
-        # values from 0 to 1 suit any initial weights; noise of 8 bits is too much for a net that is meant for smaller numbers
-        values = channels * size * size
-        provider = f"dummy-lr-{values}" if square_shape(values) == (channels, size, size) else f"dummy:{channels}x{size}x{size}"
-        lines.append(f"  on random images:  convnet-train {files} --data-provider {provider} --max-steps 10")
-        break
+    with contextlib.suppress(ConfigError):
+        lines.append(f"  on random images:  convnet-train {files} --data-provider {suitable_provider(config)} --max-steps 10")
     lines.append(f"  on a data set:     convnet-train {files} --data-path DIR --train-range 1-5 --test-range 6")
     lines.append("where DIR holds data_batch_1, ..., and batches.meta, as in CIFAR-10's Python version")
     return "\n".join(lines)
+
+
+def suitable_provider(config: Config) -> str:
+    """Random images of a size that the net takes, found by trying; ConfigError, that of the likeliest size, where none fits."""
+    channels = next((layer.channels[0] for layer in config.layers if getattr(layer, "channels", ()) and isinstance(layer, WeightLayer)), 3)
+    large = any(getattr(layer, "stride", (1,))[0] > 2 for layer in config.layers if isinstance(layer, WeightLayer))
+    errors = []
+    for size in ((224, 227, 256) if large else (32, 24, 28, 64, 8, 224)):
+        # values from 0 to 1 suit any initial weights; noise of 8 bits is too much for a net that is meant for smaller numbers
+        values = channels * size * size
+        name = f"dummy-lr-{values}" if square_shape(values) == (channels, size, size) else f"dummy:{channels}x{size}x{size}"
+        try:
+            provider = open_provider(name, net_classes=net_classes(config), label_kind=label_kind(config))
+            Graph(config.layers, provider.shapes, provider.class_tree)
+            return name
+        except ConfigError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 # ---- devices, folders, messages --------------------------------------------------------------------------------
@@ -294,6 +309,9 @@ def doubts(net: Net, options: Options, resumed: Path | None) -> list[str]:
     if frozen and not resumed:
         texts.append(f"learning rate 0 for {', '.join(frozen)}: random weights that never change. "
                      "Published params files often hold the rates of the end of a run; the comments in them tell the first ones")
+    learning = [w.rate.base for name, w in weights.items() if not name.endswith(".b") and w.rate.base > 0]
+    if learning and max(learning) <= END_OF_RUN and not resumed:
+        texts.append(f"no learning rate of weights is above {max(learning):g}: rates of the end of a run, at which random weights hardly learn")
     if "epochs" not in options.given and options.epochs == Options.epochs and any(w.rate.falls for w in weights.values()):
         texts.append(f"learning rates fall over the planned number of epochs, which is {options.epochs}; give --epochs")
     return texts
