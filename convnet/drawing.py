@@ -9,6 +9,7 @@ from .graph import Graph, Node
 
 COLUMN, SLOT, MARGIN = 150, 210, 70  # pixels from column to column, of a box's place in its row, around
 TALLEST, DEPTH = 120, 0.3  # of a box; of its height, how far back it goes
+TIMES = " \N{MULTIPLICATION SIGN} "
 STYLE = """text{font-family:Helvetica,Arial,sans-serif;font-size:11px;text-anchor:middle;fill:#222}
 .small{font-size:9px;fill:#666}.row{font-size:12px;fill:#888;text-anchor:start}
 .box{fill:#eef3f8;stroke:#345;stroke-width:1}.side{fill:#d5dfe9;stroke:#345;stroke-width:1}
@@ -33,7 +34,7 @@ class Box:
 
     @property
     def right(self) -> tuple[float, float]:
-        return self.x + self.width / 2 + self.depth, self.y - self.depth / 2
+        return self.x + self.width / 2 + self.depth, self.y
 
 
 def draw(graph: Graph) -> str:
@@ -115,9 +116,9 @@ def picture(box: Box, after: list[Node]) -> list[str]:
     """The box, what it is above it, its name and what follows it below."""
     x, y, w, h, d = box.x - box.width / 2, box.y - box.height / 2, box.width, box.height, box.depth
     channels, rows, across = box.node.shape
-    what = f"{channels} × {rows} × {across}" if rows * across > 1 else f"{channels}"
+    what = TIMES.join(map(str, box.node.shape)) if rows * across > 1 else f"{channels}"
     layer = box.node.layer
-    filters = f"{layer.filter_size[0]} × {layer.filter_size[0]}" + (f", stride {layer.stride[0]}" if layer.stride[0] > 1 else "") if hasattr(layer, "filter_size") else ""
+    filters = TIMES.join([str(layer.filter_size[0])] * 2) + (f", stride {layer.stride[0]}" if layer.stride[0] > 1 else "") if hasattr(layer, "filter_size") else ""
     kinds = list(dict.fromkeys(getattr(node.layer, "neuron", node.layer.kind) for node in after))
     below = [filters, ", ".join(kinds[:2]), ", ".join(kinds[2:])]
     lines = []

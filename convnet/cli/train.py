@@ -31,7 +31,6 @@ from ..trainer import Trainer
 from . import run_command
 from .info import commit
 
-
 END_OF_RUN = 1e-4  # learning rates of weights at which the public nets ended
 
 
