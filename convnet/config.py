@@ -13,7 +13,6 @@ from .cfgfile import MAX_TOLD, Section, Value, normalise, parse_cfg, read_text, 
 from .errors import ConfigError
 from .layers import LAYERS, BadKey, Layer
 from .layers.neuron import NeuronLayer, parse_neuron
-from .layers.weights import NOT_BUILT, WeightLayer
 from .schedule import split_list
 
 # Types that the programs of the family know and this one does not yet.
@@ -190,7 +189,7 @@ class _Parser:
         errors = len(self.errors)
         for place, name, value in self.keys_of(section, params, cls, fields):
             if name not in fields:
-                self.unknown_key(place, section.name, cls, kind.text, value, fields)
+                self.unknown_key(place, section.name, kind.text, value, fields)
                 continue
             attribute, limits = fields[name].name, fields[name].metadata
             places[attribute] = place, value.key
@@ -237,16 +236,8 @@ class _Parser:
             self.warn(place, section.name, f"{key}: {text}")
         return layer
 
-    def unknown_key(self, place: str, section: str, cls: type[Layer], kind: str, value: Value, fields: dict) -> None:
+    def unknown_key(self, place: str, section: str, kind: str, value: Value, fields: dict) -> None:
         if value.from_default:
-            return
-        not_built = {normalise(name): default for name, default in NOT_BUILT.items()}
-        if issubclass(cls, WeightLayer) and normalise(value.key) in not_built:
-            harmless = not_built[normalise(value.key)]
-            if all(is_same(word, harmless) for word in value.text.split(",")):
-                return
-            self.error(place, section, f"{value.key}={value.text}: a key that cuda-convnet knows and this program does not have yet"
-                       + (f"; expected {value.key}={harmless}" if harmless else "; expected none"))
             return
         hint = suggest(value.key, [spelled(f.name) for f in fields.values()]) if len(self.warnings) < MAX_TOLD else ""
         self.warn(place, section, f"{shown(value.key)}= means nothing to a layer of type {kind} and is ignored{hint}")
@@ -365,13 +356,6 @@ def check_limits(value: typing.Any, choices: tuple[str, ...], least: int | None)
             raise ValueError(f"expected one of {', '.join(choices)}")
         if least is not None and item < least:
             raise ValueError(f"expected {least} or more")
-
-
-def is_same(word: str, other: str) -> bool:
-    try:
-        return float(word) == float(other)
-    except ValueError:
-        return word.strip() == other
 
 
 def spelled(name: str) -> str:

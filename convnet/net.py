@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from .config import Config
 from .data import Provider
 from .errors import CommandLineError, DataError, OutOfMemory
 from .graph import Graph
+from .initial import Initial
 from .plan import Plan
 from .recorder import Value
 
@@ -106,18 +108,26 @@ class Net:
         """Learned tensors, layer.W0, layer.b, in the order of the config."""
         return list(self.rate_slots)
 
-    def initialise(self) -> None:
-        """Random weights from the seed: each tensor's own stream, so that a net is a function of config and seed."""
+    def initialise(self, initial: Initial | None = None) -> None:
+        """What `initial` has, else random weights from the seed: each tensor's own stream, so that a net is a function of config and seed."""
+        initial = initial or Initial(Path(self.config.layers_file).parent)
+        initial.check([node.name for node in self.graph.nodes])
+        tensors = [weights for node in self.graph.nodes for weights in (*node.weights.values(), *node.fixed.values())]
+        by_name = not any(tensor.function and tensor.function.built_in for tensor in tensors)  # else these say what is taken
         for node in self.graph.nodes:
             for full, weights in node.owned():
-                values = np.full(weights.shape, weights.constant, np.float32)
-                if weights.stdev:
-                    values += np.float32(weights.stdev) * self._draws(full).standard_normal(weights.shape, np.float32)
+                values = initial.values(node.layer, full, weights.function, weights.shape, by_name)
+                if values is None:
+                    values = np.full(weights.shape, weights.constant, np.float32)
+                    if weights.stdev:
+                        values += np.float32(weights.stdev) * self._draws(full).standard_normal(weights.shape, np.float32)
                 self.set(full, values)
                 for name in weights.kept:
                     self.set(f"{full}.{name}", np.zeros(weights.shape, np.float32))
             for name, fixed in node.fixed.items():
-                self.set(f"{node.name}.{name}", fixed.draw(self._draws(f"{node.name}.{name}")))
+                full = f"{node.name}.{name}"
+                values = initial.values(node.layer, full, fixed.function, fixed.shape, by_name) if fixed.random else None
+                self.set(full, fixed.draw(self._draws(full)) if values is None else values)
 
     def _draws(self, name: str) -> np.random.Generator:
         """The stream of a tensor."""

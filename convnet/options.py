@@ -42,6 +42,9 @@ class Options:
     strict_legacy: bool = option(False, "old spellings in the config files are ignored or refused, as by the programs that were released", kind="flag")
     log: str | None = option(None, "write one JSON object a line into this file", kind="path", metavar="FILE")
     resume: str | None = option(None, "go on with the newest valid checkpoint of a run, or of the newest run in a --save-path, or with this file", kind="path", metavar="DIR")
+    init_from: str | None = option(None, "begin with the weights of a checkpoint, by the names of layers or as :layer=layer,... says; where the config has initw.makew: "
+                                         "those that it names, or, with `random`, random ones", metavar="CHECKPOINT")
+    allow_code: bool = option(False, "run the Python functions beside the config that initWFunc, initBFunc and initCFunc name", kind="flag")
     test_only: bool = option(False, "test the checkpoint of --resume and stop", kind="flag")
     check_grads: bool = option(False, "compare the net's gradients with finite differences and stop", kind="flag")
     plan: bool = option(False, "print the steps of a minibatch and stop", kind="flag")
@@ -84,7 +87,8 @@ class Options:
 
     def stored(self) -> dict[str, Any]:
         """What a checkpoint keeps: how to train, not what to do this time. Paths hold from any folder."""
-        this_time = {"resume", "max_steps", "log", "save_path", "test_only", "check_grads", "plan", "profile", "trace", "timeline"}
+        this_time = {"resume", "max_steps", "log", "save_path", "test_only", "check_grads", "plan", "profile", "trace", "timeline",
+                     "init_from", "allow_code"}
         values = {name: getattr(self, name) for name in self.fields() if name not in this_time}
         return {**values, "data_path": self.data_path and os.path.abspath(self.data_path)}
 
@@ -127,7 +131,7 @@ def read_options_section(options: Options, section: dict[str, Value], params_fil
     for key, value in section.items():
         where = f"{params_file}:{value.line}: [convnet-train] {value.key}"
         name = names.get(key.replace("-", ""))
-        if name is None or name in ("resume", "strict_legacy", "test_only", "check_grads", "plan", "profile", "trace", "timeline"):
+        if name is None or name in ("resume", "init_from", "allow_code", "strict_legacy", "test_only", "check_grads", "plan", "profile", "trace", "timeline"):
             known = [known.replace("_", "-") for known in Options.fields()]
             raise ConfigError(f"{where}: no such option{suggest(value.key, known)}")
         if name in options.given:

@@ -34,12 +34,12 @@ def params_of(layers: str, **own: dict) -> str:
 
 
 @contextlib.contextmanager
-def small_net(layers: str, params: str, backend: str = "host", image=(3, 6, 6), labels=(1, 1, 1), dtype="float64", seed=1, class_tree=None):
+def small_net(layers: str, params: str, backend: str = "host", image=(3, 6, 6), labels=(1, 1, 1), dtype="float64", seed=1, class_tree=None, initial=None):
     """An initialised net on devices of its own; `labels` is the shape of the data's second tensor."""
     data = DataSpec((image, labels), (("float32", image), ("float32", labels)), None, class_tree)
     with Device(backend, 0, 0, 2) as first, Device(backend, 1, 1, 1) as second:
         net = Net(parse_config(layers, params), data, {0: first, 1: second}, seed, dtype)
-        net.initialise()
+        net.initialise(initial)
         yield net
 
 

@@ -209,9 +209,9 @@ ERRORS = {
     "no cost": (
         {LAYERS[LAYERS.index("[logprob]"):]: ""}, {},
         "layers.cfg: no cost; expected a layer of type cost.logreg"),
-    "weights from elsewhere": (
-        {"outputs=10": "outputs=10\ninitWFunc=initw.makew(conv1)"}, {},
-        "layers.cfg:19: [fc2] initWFunc=initw.makew(conv1): a key that cuda-convnet knows and this program does not have yet; expected none"),
+    "a function that cannot be read": (
+        {"outputs=10": "outputs=10\ninitWFunc=makew(conv1)"}, {},
+        "layers.cfg:19: [fc2] initWFunc: makew(conv1): expected module.function or module.function(p1,p2)"),
     "channels that the input has not": (
         {"channels=3": "channels=4"}, {},
         "layers.cfg:7: [conv1] channels=4, but its input data has 3"),

@@ -22,6 +22,7 @@ from ..data.provider import square_shape
 from ..errors import CannotCreate, CommandLineError, ConfigError, MissingInput, NoSuchDevice
 from ..gradcheck import check_gradients
 from ..graph import Graph, listed
+from ..initial import Initial, split_init_from
 from ..layers.weights import WeightLayer
 from ..net import DataSpec, Net
 from ..options import Options, read_options_section
@@ -69,6 +70,8 @@ def train(argv: list[str] | None = None) -> int:
     resumed, header, tensors = None, {}, {}
     if options.test_only and not options.resume:
         raise CommandLineError("--test-only needs --resume DIR: the checkpoint to test")
+    if options.resume and options.init_from:
+        raise CommandLineError("--init-from begins a run, and --resume goes on with one; expected one of them")
     if options.resume:
         resumed, damaged = newest_checkpoint(Path(options.resume))
         warnings += damaged
@@ -103,7 +106,7 @@ def train(argv: list[str] | None = None) -> int:
             return 0
         phase = "test" if options.test_only else "check" if options.check_grads else "train"
         net.check_memory(net.compile(images, phase))
-        net.load(tensors) if tensors else net.initialise()
+        net.load(tensors) if tensors else initialise(net, options, log)
         if options.profiles:
             from ..profile import picture, profile
             plan, feeds = net.plan(images, "train"), {**dict(enumerate(arrays)), "state": net.state(0)}
@@ -179,6 +182,23 @@ def open_data(config: Config, options: Options) -> Provider:
             if missing:
                 raise MissingInput(f"--{name.replace('_', '-')}: {options.data_path} has no batch {missing[0]}, but {format_range(provider.numbers)}")
     return provider
+
+
+def initialise(net: Net, options: Options, log: RunLog) -> None:
+    """Initial weights: from --init-from, from functions beside the config, or random."""
+    path, renamed = split_init_from(options.init_from or "")
+    tensors = None
+    if path and path != "random":
+        newest, damaged = newest_checkpoint(Path(path).expanduser())
+        path, (_, tensors) = str(newest), load_checkpoint(newest)
+        for text in damaged:
+            log.warning(text)
+    initial = Initial(Path(net.config.layers_file).parent, options.allow_code, path, tensors, renamed)
+    net.initialise(initial)
+    for text in initial.warnings:
+        log.warning(text)
+    for line in initial.report():
+        print(line)
 
 
 def data_spec(provider: Provider, first: Batch, options: Options, tensors: dict[str, np.ndarray]) -> DataSpec:
@@ -305,7 +325,7 @@ def doubts(net: Net, options: Options, resumed: Path | None) -> list[str]:
     texts = []
     weights = {full: weights for node in net.graph.nodes for full, weights in node.owned()}
     frozen = [name for name, w in weights.items() if w.rate.base <= 0]
-    if frozen and not resumed:
+    if frozen and not resumed and not options.init_from:
         texts.append(f"learning rate 0 for {', '.join(frozen)}: random weights that never change. "
                      "Published params files often hold the rates of the end of a run; the comments in them tell the first ones")
     learning = [w.rate.base for name, w in weights.items() if not name.endswith(".b") and w.rate.base > 0]

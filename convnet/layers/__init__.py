@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..initial import InitFunction
 from ..schedule import Schedule
 
 LAYERS: dict[str, type[Layer]] = {}
@@ -74,6 +75,7 @@ class Weights:
     source    whose they are, as conv1.W0, where they are not its own
     counts    name of the layer's fixed tensor that says how many others share a column, for `tree_update`; "": none do
     limits    of its columns
+    function  that makes them; None: they are drawn
     epsilon   of `adaptive_update`; 0: the update is `sgd_update`
     """
 
@@ -87,6 +89,7 @@ class Weights:
     source: str = ""
     counts: str = ""
     limits: Limits = Limits()
+    function: InitFunction | None = None
     epsilon: float = 0.0
 
     @property
@@ -97,10 +100,15 @@ class Weights:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A tensor that a layer needs and does not learn: drawn once, with the weights, and kept with them. `draw`: -> its values."""
+    """A tensor that a layer needs and does not learn: made once, with the weights, and kept with them.
+
+    draw, function: -> its values; the function, where there is one. `random`: they are drawn, and do not follow from config and data.
+    """
 
     shape: tuple[int, ...]
     draw: Callable[[np.random.Generator], np.ndarray]
+    function: InitFunction | None = None
+    random: bool = True
 
 
 @dataclass

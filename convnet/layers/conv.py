@@ -32,8 +32,16 @@ class FilterLayer(WeightLayer):
     filter_channels: tuple[int, ...] = key((), "channels that a filter reads: channels / groups, or, with randSparse, any number that divides the "
                                                "channels and times groups is a multiple of them", least=1)
 
+    init_c_func: str = key("", "with randSparse, function of a Python file beside the config that says which channels the groups read, as "
+                               "module.function(p1,p2); needs --allow-code. initw.makec(layer) takes them from --init-from")
+
+    def bias_matrix(self, count: int) -> tuple[int, int]:
+        return (count, 1)
+
     def check(self) -> None:
         super().check()
+        if self.function("init_c_func", ()) and not any(self.rand_sparse):
+            self.warnings.append(("init_c_func", "ignored without randSparse=1"))
         for sparse, groups in zip(self.rand_sparse, self.groups, strict=True):
             if sparse and groups == 1:
                 raise BadKey("rand_sparse", "found groups=1, expected several groups, which read different channels")
@@ -82,7 +90,8 @@ class FilterLayer(WeightLayer):
         for i, shape in enumerate(inputs):
             if self.rand_sparse[i]:
                 count = self.gathered_shape(i, shape)[0]
-                connections[f"conns{i}"] = Fixed((count,), partial(permutations, shape[0], count // shape[0]))
+                function = self.function("init_c_func", (self.groups[i], shape[0], count // self.groups[i]), i)
+                connections[f"conns{i}"] = Fixed((count,), partial(permutations, shape[0], count // shape[0]), function)
         return connections
 
     def saved(self, *inputs: Shape) -> dict[str, Shape]:

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from . import Fixed, Shape, Weights, layer
+from . import BadKey, Fixed, Shape, Weights, layer
 from .weights import WeightLayer
 
 
@@ -39,6 +39,8 @@ class TreeFc(WeightLayer):
 
     def check(self) -> None:
         super().check()
+        if self.init_w_func:
+            raise BadKey("init_w_func", "a layer of type treefc has no such function, for its weights are those of nodes")
         for name in ("wball", "super_eps"):
             if getattr(self, name) not in (0, (0,)):
                 self.warnings.append((name, "ignored, as by the 2012 program in a layer of type treefc"))
@@ -54,7 +56,7 @@ class TreeFc(WeightLayer):
         rates, nodes = self.rates(), len(self.class_tree)
         own = Weights((prod(inputs), self.outputs), self.init_w[0], 0.0, rates["W0"], self.mom_w[0], self.wc[0])
         above = replace(own, shape=(prod(inputs), nodes - self.outputs), stdev=0.0, rate=rates["W1"], counts="counts")
-        return {"W0": own, "W1": above, "b": Weights((self.outputs,), 0.0, self.init_b, rates["b"], self.mom_b, 0.0)}
+        return {"W0": own, "W1": above, "b": self.biases(self.outputs, rates["b"])}
 
     def saved_weights(self, inputs: Shape) -> dict[str, tuple[int, ...]]:
         return {name: (prod(inputs), self.outputs) for name in ("W", "W_grad")}
@@ -69,7 +71,7 @@ class TreeFc(WeightLayer):
         lists = {"above": above, "below": below}
         tables = {name: np.array([node for nodes in lists[name] for node in nodes]) for name in lists}
         tables |= {f"{name}_starts": starts(lists[name]) for name in lists} | {"counts": np.diff(starts(below))}
-        return {name: Fixed(table.shape, lambda draws, table=table: table) for name, table in tables.items()}
+        return {name: Fixed(table.shape, lambda draws, table=table: table, random=False) for name, table in tables.items()}
 
     def forward(self, ops, t, training: bool) -> None:
         ops.scaled_copy(t.weights["W0"], t.saved["W"], factor=1.0)

@@ -5,10 +5,9 @@ import re
 from dataclasses import dataclass
 from math import prod
 
+from ..initial import InitFunction
 from ..schedule import Schedule, parse_schedule
 from . import BadKey, Layer, Limits, Shape, Weights, key
-
-NOT_BUILT = {"initWFunc": "", "initBFunc": "", "initCFunc": ""}
 
 
 @dataclass
@@ -19,6 +18,9 @@ class WeightLayer(Layer):
 
     init_w: tuple[float, ...] = key((0.01,), "standard deviation of the initial weights")
     init_b: float = key(0.0, "initial biases")
+    init_w_func: str = key("", "function of a Python file beside the config that makes the initial weights, as module.function(p1,p2); needs --allow-code. "
+                               "initw.makew(layer) takes them from --init-from")
+    init_b_func: str = key("", "the same for the biases: initw.makeb(layer)")
     eps_w: tuple[str, ...] = key(help="learning rate of the weights: a number or a schedule", params=True)
     eps_b: str = key(help="learning rate of the biases: a number or a schedule", params=True)
     mom_w: tuple[float, ...] = key(help="momentum of the weights", params=True)
@@ -70,7 +72,25 @@ class WeightLayer(Layer):
             return Limits(norm=self.wball[index], exactly=matrices == 1, matrices=matrices)
         return Limits(norm=self.wball[index] * (prod(shape[:-1]) // matrices), matrices=matrices)
 
+    def function(self, field_name: str, shape: tuple[int, ...], index: int | None = None) -> InitFunction | None:
+        """What a key such as initWFunc says of a tensor, which has that shape in the originals; BadKey where it cannot be read."""
+        if not (text := getattr(self, field_name)):
+            return None
+        try:
+            return InitFunction({"init_w_func": "initWFunc", "init_b_func": "initBFunc", "init_c_func": "initCFunc"}[field_name], text, shape, index)
+        except ValueError as error:
+            raise BadKey(field_name, str(error)) from None
+
+    def bias_matrix(self, count: int) -> tuple[int, int]:
+        """The biases' shape in the originals."""
+        return (1, count)
+
+    def biases(self, count: int, rate: Schedule) -> Weights:
+        return Weights((count,), 0.0, self.init_b, rate, self.mom_b, 0.0, self.update_period, function=self.function("init_b_func", self.bias_matrix(count)))
+
     def check(self) -> None:
+        for name in ("init_w_func", "init_b_func"):
+            self.function(name, ())
         if self.super_eps and self.dialect == "V2":
             self.warnings.append(("super_eps", "ignored, as by cuda-convnet2"))
         for i in range(len(self.inputs)):
@@ -86,7 +106,7 @@ class WeightLayer(Layer):
         shapes = [self.weight_shape(i, shape) for i, shape in enumerate(inputs)]
         epsilon = 0.0 if self.dialect == "V2" else self.super_eps
         weights = {f"W{i}": Weights(shape, self.init_w[i], 0.0, rates[f"W{i}"], self.mom_w[i], self.wc[i], self.update_period, self.source(i),
-                                    limits=self.limits(i, shape), epsilon=epsilon)
+                                    limits=self.limits(i, shape), function=self.function("init_w_func", (prod(shape[:-1]), shape[-1]), i), epsilon=epsilon)
                    for i, shape in enumerate(shapes)}
-        weights["b"] = Weights((self.bias_count(*inputs),), 0.0, self.init_b, rates["b"], self.mom_b, 0.0, self.update_period)
+        weights["b"] = self.biases(self.bias_count(*inputs), rates["b"])
         return weights
