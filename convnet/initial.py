@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import traceback
 from collections.abc import Callable
@@ -138,7 +139,7 @@ class Initial:
         if self.tensors is None:
             raise ConfigError(f"{where}: takes values from a checkpoint; expected --init-from CHECKPOINT on the command line, or --init-from random")
         if name == "makew" and (layer.name, function.index) == ("localcombine", 2):
-            return None  # an exception of the 2012 program's file
+            return None  # drawn, by an exception in the 2012 program's file
         kind = {"W": f"W{function.index}", "B": "b", "C": f"conns{function.index}"}[function.key[4]]
         if name.endswith("cat"):
             sources = params[1:]  # the first one is a file
@@ -198,7 +199,7 @@ class Initial:
         try:
             return call()
         except (Exception, SystemExit) as error:
-            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == os.path.abspath(path)]
             line = lines[-1] if lines else getattr(error, "lineno", None)
             raise ConfigError(f"{where}: {path}{f':{line}' if line else ''}: {what} failed: {type(error).__name__}: {error}") from None
 

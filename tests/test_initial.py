@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +99,12 @@ def test_what_goes_wrong_in_a_function_is_told_with_its_place(code, told, tmp_pa
     message = failed(layers_of({"initWFunc": "mine.f"}), with_code(tmp_path, code))
     assert message.startswith("layers.cfg:7: [conv1] initWFunc=mine.f: ")
     assert told in message and "\n" not in message
+
+
+def test_a_place_is_told_of_files_in_any_folder(tmp_path, monkeypatch):
+    with_code(tmp_path, "def f(*_, **__):\n    return 1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    assert "=mine.f: mine.py:2: f() failed" in failed(layers_of({"initWFunc": "mine.f"}), Initial(Path(), allow_code=True))
 
 
 def test_code_runs_only_when_the_command_line_says_so(tmp_path):
