@@ -13,6 +13,7 @@ from .cfgfile import MAX_TOLD, Section, Value, normalise, parse_cfg, read_text, 
 from .errors import ConfigError
 from .layers import LAYERS, BadKey, Layer
 from .layers.neuron import NeuronLayer, parse_neuron
+from .layers.weights import WeightLayer
 from .schedule import split_list
 
 # Types that the programs of the family know and this one does not yet.
