@@ -9,6 +9,7 @@ from convnet.config import parse_config
 from convnet.data import open_provider
 from convnet.errors import ConfigError
 from convnet.graph import Graph
+from convnet.initial import Initial
 from convnet.layers.tree import paths
 from small_nets import (
     DATA,
@@ -142,3 +143,20 @@ def test_a_run_on_dummy_data_can_be_resumed_and_predicts(place):
     with convnet.load("whole") as net:
         probs = net.predict(np.zeros((3, 6, 6), np.float32))
     assert probs.shape == (10, 1) and abs(probs.sum() - 1) < 1e-5
+
+
+def test_what_the_2012_program_does_not_do_to_a_tree():
+    config = parse_config(LAYERS, params_of(LAYERS, tree={"wball": 1, "superEps": 0.1}))
+    assert [text.split("] ")[1] for text in config.warnings] == [f"{name}: ignored, as by the 2012 program in a layer of type treefc" for name in ("wball", "superEps")]
+    with pytest.raises(ConfigError, match=r"layers.cfg:9: \[tree\] initWFunc: a layer of type treefc has no such function"):
+        parse_config(LAYERS.replace("type=treefc", "type=treefc\ninitWFunc=initw.makew(tree)"), params_of(LAYERS))
+
+
+def test_a_warm_start_takes_weights_but_not_the_tree(tmp_path):
+    with tree_net(seed=7) as net:
+        tensors = net.tensors() | {"tree.below": np.zeros(0)}
+    initial = Initial(tmp_path, init_from="old.ckpt", tensors=tensors)
+    with tree_net(initial=initial) as net:
+        assert np.array_equal(net.get("tree.W0"), tensors["tree.W0"])
+        assert net.get("tree.below").any()
+    assert list(initial.taken) == ["tree.W0", "tree.W1", "tree.b"] and not initial.left
