@@ -9,6 +9,7 @@ import pytest
 
 from convnet.backends import Device
 from convnet.cli.check import check
+from convnet.cli.train import train
 from convnet.config import read_config
 from convnet.errors import CannotCreate, CommandLineError, ConfigError
 from convnet.net import DataSpec, Net
@@ -116,6 +117,45 @@ def test_the_picture_has_a_box_for_each_layer_with_weights_and_arrows_across(tmp
 def test_a_picture_that_cannot_be_written(tmp_path):
     with pytest.raises(CannotCreate, match="--svg"):
         check([*files("alexnet"), "--backend", "host", "--svg", str(tmp_path)])
+
+
+HALVES = """
+[data]
+type=data
+dataIdx=0
+[labels]
+type=data
+dataIdx=2
+[half1]
+type=fc
+inputs=data
+outputs=3
+neuron=logistic
+[half2]
+type=fc
+inputs=data
+outputs=4
+neuron=logistic
+[both]
+type=concat
+inputs=half1,half2
+[cost]
+type=cost.bce
+inputs=labels,both
+"""
+
+
+def test_a_third_tensor_is_the_matrix_of_labels(capsys, tmp_path, monkeypatch):
+    """cuda-convnet2's dataIdx=2; as wide as what the cost compares it with."""
+    rates = "epsW=0.1\nepsB=0.1\nmomW=0\nmomB=0\n"
+    paths = [tmp_path / "layers.cfg", tmp_path / "params.cfg"]
+    paths[0].write_text(HALVES)
+    paths[1].write_text(f"[half1]\n{rates}[half2]\n{rates}[cost]\n")
+    command = [*map(str, paths), "--backend", "host", "--data-provider", "dummy:1x4x4", "--mini", "8"]
+    assert check([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["shapes"] == [[1, 4, 4], [1, 1, 1], [7, 1, 1]]
+    monkeypatch.undo()
+    assert train([*command, "--max-steps", "1"]) == 0
 
 
 def test_the_reference_is_printed(capsys):

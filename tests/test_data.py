@@ -390,6 +390,14 @@ def test_dummy_classes_and_labels_follow_the_net():
     assert open_provider("dummy:1x2x2").classes == 10
 
 
+def test_labels_can_be_numbers_and_vectors_beside_them():
+    provider = open_provider("dummy:1x2x2", net_classes=4, label_kind="both", images=100)
+    assert provider.shapes[1:] == ((1, 1, 1), (4, 1, 1))
+    _, labels, vectors = provider.read(0).data
+    assert labels.shape == (1, 1, 1, 100) and vectors.shape == (4, 1, 1, 100)
+    assert np.array_equal(vectors.argmax(axis=0), labels[0])
+
+
 @pytest.mark.parametrize(
     "name",
     ["dummy", "dummy:", "dummy:3x32", "dummy:0x2x2", "dummy:3x-1x2", "dummy:3x32x32:", "dummy-lr-",

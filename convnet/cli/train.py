@@ -211,20 +211,25 @@ def data_spec(provider: Provider, first: Batch, options: Options, tensors: dict[
 
 
 def net_classes(config: Config) -> int | None:
-    """How many classes the net tells apart: the outputs of the layer under the softmax or logistic under the cost."""
-    by_name = {layer.name: layer for layer in config.layers}
-    for cost in (layer for layer in config.layers if layer.is_cost and layer.label_kind):
-        layer = by_name[cost.inputs[-1]]
-        while not hasattr(layer, "outputs") and len(layer.inputs) == 1:
-            layer = by_name[layer.inputs[0]]
+    """How many classes the net tells apart: the outputs of the layers under the softmax or logistic under the cost."""
+    outputs: dict[str, int | None] = {}
+    for layer in config.layers:
+        below = [outputs[name] for name in layer.inputs]
         if hasattr(layer, "outputs"):
-            return layer.outputs
-    return None
+            outputs[layer.name] = layer.outputs and layer.outputs * getattr(layer, "parts", 1)
+        elif None in below or not below or isinstance(layer, WeightLayer):
+            outputs[layer.name] = None
+        else:
+            outputs[layer.name] = sum(below) if layer.kind in ("concat", "pass") else below[0]
+    counts = [outputs[layer.inputs[-1]] for layer in config.layers if layer.is_cost and layer.label_kind]
+    return next(filter(None, counts), None)
 
 
 def label_kind(config: Config) -> str:
-    """The form in which the costs read the labels, the data's second tensor."""
+    """The form in which the costs read the labels, the data's second tensor; both, where a layer asks for a third."""
     labels = {layer.name for layer in config.layers if layer.on_host and layer.data_idx == 1}
+    if any(layer.on_host and layer.data_idx == 2 for layer in config.layers):
+        return "both"
     kinds = [layer.label_kind for layer in config.layers if layer.is_cost and layer.inputs[0] in labels]
     return "vector" if "vector" in kinds else "index"
 

@@ -47,7 +47,7 @@ def open_provider(
     crop_border  pixels cropped off each side; None: 4 for cifar-cropped, else 0
     net_classes  outputs of the net: the classes where the data does not say, and the limit of
                  labels where it does
-    label_kind   the form that the net reads, "index" or "vector" (see Provider)
+    label_kind   the form that the net reads, "index", "vector" or "both" (see Provider)
     seed, images of the dummies: their random numbers, and images in a batch (512 when None)
     """
     if crop_border is None:

@@ -84,7 +84,7 @@ class CifarProvider(Provider):
                 f"num_cases_per_batch = {most} of {self.meta.path.name}{REMAKE}"
             )
         pixels = np.ascontiguousarray(pixels).reshape(*self.stored, len(labels))
-        return Batch(number, (pixels, self.label_array(labels)))
+        return Batch(number, (pixels, *self.label_arrays(labels)))
 
     def _read_file(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (values, images) and labels (images,) of one file."""

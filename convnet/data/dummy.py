@@ -68,7 +68,7 @@ class DummyProvider(Provider):
             values = draw(-(-count // 8)).view(np.uint8)[:count]
         else:
             values = (draw(count) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
-        return Batch(number, (values.reshape(shape), self.label_array(labels)))
+        return Batch(number, (values.reshape(shape), *self.label_arrays(labels)))
 
 
 def _tree_of_pairs(classes: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from convnet.data.batches import Batch
 from convnet.errors import CommandLineError
 
-LABEL_KINDS = ("index", "vector")
+LABEL_KINDS = ("index", "vector", "both")
 
 
 class Provider:
@@ -28,7 +28,8 @@ class Provider:
     numbers      of the batches that exist; None when any number does
     class_tree   the parent of each class, and of each of the groups of classes that are numbered
                  from there on; -1: the root has none. None when the classes are in no tree
-    label_kind   "index": the class of an image, (1, 1, 1); "vector": (classes, 1, 1), a 1 at it
+    label_kind   "index": the class of an image, (1, 1, 1); "vector": (classes, 1, 1), a 1 at it;
+                 "both": the one as dataIdx 1 and the other as dataIdx 2, as in cuda-convnet2
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Provider:
             )
         if label_kind not in LABEL_KINDS:
             raise ValueError(f"label_kind {label_kind!r}, expected one of {LABEL_KINDS}")
-        if label_kind == "vector" and classes is None:
+        if label_kind != "index" and classes is None:
             raise CommandLineError(f"{name}: the net reads labels as vectors of unknown length")
         self.name = name
         self.stored = stored
@@ -63,7 +64,8 @@ class Provider:
         self.numbers = None if numbers is None else list(numbers)
         self.class_tree = class_tree
         self.label_kind = label_kind
-        self.shapes = (inner, (classes if label_kind == "vector" else 1, 1, 1))
+        vector = (classes or 0, 1, 1)
+        self.shapes = (inner, *{"index": [(1, 1, 1)], "vector": [vector], "both": [(1, 1, 1), vector]}[label_kind])
         self.mean = None
         if mean is not None:
             self.mean = _centre(mean.reshape(stored), crop_border)
@@ -72,12 +74,13 @@ class Provider:
         """The batch; DataError where it is corrupt, MissingInput where there is none."""
         raise NotImplementedError
 
-    def label_array(self, labels: np.ndarray) -> np.ndarray:
-        """Labels (images,) in the form that the net reads: (1 or classes, 1, 1, images) float32."""
-        shape = (*self.shapes[1], len(labels))
-        if self.label_kind == "vector":
-            labels = np.arange(self.classes)[:, None] == labels
-        return np.ascontiguousarray(labels, np.float32).reshape(shape)
+    def label_arrays(self, labels: np.ndarray) -> list[np.ndarray]:
+        """Labels (images,) in the forms that the net reads: (1 or classes, 1, 1, images) float32."""
+        forms = [labels] if self.label_kind != "vector" else []
+        if self.label_kind != "index":
+            forms.append(np.arange(self.classes)[:, None] == labels)
+        return [np.ascontiguousarray(form, np.float32).reshape(*shape, len(labels))
+                for form, shape in zip(forms, self.shapes[1:], strict=True)]
 
 
 def mean_of(provider: Provider, numbers: Iterable[int]) -> np.ndarray:
