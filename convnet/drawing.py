@@ -7,7 +7,7 @@ from html import escape
 
 from .graph import Graph, Node
 
-COLUMN, SLOT, MARGIN = 150, 240, 60  # pixels from column to column, of a box's place in its row, around
+COLUMN, SLOT, MARGIN = 150, 210, 70  # pixels from column to column, of a box's place in its row, around
 TALLEST, DEPTH = 120, 0.3  # of a box; of its height, how far back it goes
 TIMES = " \N{MULTIPLICATION SIGN} "
 STYLE = """text{font-family:Helvetica,Arial,sans-serif;font-size:11px;text-anchor:middle;fill:#222}
@@ -66,9 +66,9 @@ def draw(graph: Graph) -> str:
              '<path d="M0 0L8 4L0 8z" fill="context-stroke"/></marker></defs>', f'<rect width="{width}" height="{height}" fill="white"/>']
     for device in devices:
         if len(devices) > 1:
-            lines.append(f'<text class="row" x="8" y="{tops[device] + 4 if device != devices[0] else 20}">device {device}</text>')
+            lines.append(f'<text class="row" x="8" y="{tops[device] + 28 if device != devices[0] else 20}">device {device}</text>')
         if device != devices[0]:
-            lines.append(f'<path class="line" d="M0 {tops[device] - 12}H{width}"/>')
+            lines.append(f'<path class="line" d="M0 {tops[device] + 12}H{width}"/>')
     for node, found in sources.items():
         for source, _ in found:
             lines += [arrow(start, end) for end in boxes[node] for start in boxes[source] if start.device in (-1, end.device) or end.device not in source.devices]

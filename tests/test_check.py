@@ -114,6 +114,15 @@ def test_the_picture_has_a_box_for_each_layer_with_weights_and_arrows_across(tmp
     assert (classes.count("box"), classes.count("crossing")) == (16, 7)
 
 
+def test_strict_legacy_refuses_old_spellings(capsys, tmp_path):
+    paths = edited(tmp_path, "digits", params=[("epsW=exp[base=0.02;tgtFactor=100]", "epsW=0.02\nschedW=exp[100]"), ("data-path=data", "")])
+    assert check([*paths, "--json"]) == 0
+    assert "schedW: exp[100]: parameters without names, read as exp[tgtFactor=100]" in json.loads(capsys.readouterr().out)["warnings"][0]
+    for command in (check, train):
+        with pytest.raises(ConfigError, match=r"schedW: exp\[100\]: parameters without names, which the released program refuses too"):
+            command([*paths, "--strict-legacy"])
+
+
 def test_a_picture_that_cannot_be_written(tmp_path):
     with pytest.raises(CannotCreate, match="--svg"):
         check([*files("alexnet"), "--backend", "host", "--svg", str(tmp_path)])
