@@ -81,17 +81,16 @@ def draw(graph: Graph) -> str:
 def drawn_sources(node: Node) -> list[tuple[Node, list[Node]]]:
     """The layers with weights, or the data, that a layer reads, and the layers between, which are not drawn."""
     found: dict[Node, list[Node]] = {}
-
-    def look(at: Node, between: list[Node]) -> None:
+    seen: set[Node] = set()
+    waiting: list[tuple[Node, list[Node]]] = [(node, [])]
+    while waiting:
+        at, between = waiting.pop()
         for source in dict.fromkeys(at.inputs):
             if source.weights or source.layer.on_host:
                 found.setdefault(source, between)
             elif source not in seen:
                 seen.add(source)
-                look(source, [source, *between])
-
-    seen: set[Node] = set()
-    look(node, [])
+                waiting.append((source, [source, *between]))
     return list(found.items())
 
 
