@@ -7,7 +7,7 @@ from html import escape
 
 from .graph import Graph, Node
 
-COLUMN, SLOT, MARGIN = 150, 210, 70  # pixels from column to column, of a box's place in its row, around
+COLUMN, SLOT, MARGIN = 150, 230, 70  # pixels from column to column, of a box's place in its row, around
 TALLEST, DEPTH = 120, 0.3  # of a box; of its height, how far back it goes
 TIMES = " \N{MULTIPLICATION SIGN} "
 STYLE = """text{font-family:Helvetica,Arial,sans-serif;font-size:11px;text-anchor:middle;fill:#222}
@@ -66,12 +66,13 @@ def draw(graph: Graph) -> str:
              '<path d="M0 0L8 4L0 8z" fill="context-stroke"/></marker></defs>', f'<rect width="{width}" height="{height}" fill="white"/>']
     for device in devices:
         if len(devices) > 1:
-            lines.append(f'<text class="row" x="8" y="{tops[device] + 28 if device != devices[0] else 20}">device {device}</text>')
+            lines.append(f'<text class="row" x="8" y="{tops[device] + 22 if device != devices[0] else 20}">device {device}</text>')
         if device != devices[0]:
-            lines.append(f'<path class="line" d="M0 {tops[device] + 12}H{width}"/>')
+            lines.append(f'<path class="line" d="M0 {tops[device] + 5}H{width}"/>')
     for node, found in sources.items():
         for source, _ in found:
-            lines += [arrow(start, end) for end in boxes[node] for start in boxes[source] if start.device in (-1, end.device) or end.device not in source.devices]
+            ways = {(source.device(chunk), node.device(chunk)) for chunk in range(graph.chunks)} if source.devices else set()
+            lines += [arrow(start, end) for end in boxes[node] for start in boxes[source] if start.device == -1 or (start.device, end.device) in ways]
     for node in nodes:
         after = [reader for other, found in sources.items() for source, between in found if source is node for reader in between]
         lines += [text for box in boxes[node] for text in picture(box, after or above(node))]

@@ -114,6 +114,14 @@ def test_the_picture_has_a_box_for_each_layer_with_weights_and_arrows_across(tmp
     assert (classes.count("box"), classes.count("crossing")) == (16, 7)
 
 
+def test_the_picture_of_replicas_shows_their_acts_cross_to_a_layer_on_one_device(tmp_path):
+    picture = tmp_path / "net.svg"
+    paths = edited(tmp_path, "digits", [("type=conv\n", "type=conv\ngpu=0,1\n"), ("type=fc\n", "type=fc\ngpu=0\n")], [("data-path=data", "")])
+    assert check([*paths, "--svg", str(picture)]) == 0
+    classes = [element.get("class") for element in ElementTree.fromstring(picture.read_text()).iter()]
+    assert (classes.count("box"), classes.count("arrow"), classes.count("crossing")) == (1 + 2 + 2 + 1 + 1, 2 + 2 + 1 + 1, 1)
+
+
 def test_strict_legacy_refuses_old_spellings(capsys, tmp_path):
     paths = edited(tmp_path, "digits", params=[("epsW=exp[base=0.02;tgtFactor=100]", "epsW=0.02\nschedW=exp[100]"), ("data-path=data", "")])
     assert check([*paths, "--json"]) == 0
