@@ -204,26 +204,44 @@ def pairs(path: Path, tensors: dict[str, np.ndarray]) -> dict[str, list[np.ndarr
         if which not in ("weight", "bias") or tensor.ndim not in ((1,) if which == "bias" else (2, 4)):
             raise DataError(f"{path}: tensor {name!r:.80} of shape {describe(tensor.shape) or 'one number'}: expected only .weight and .bias of "
                             "convolutions and fully connected layers; the config language has no other layers with weights")
-        if which == "bias" and module not in found:
-            raise DataError(f"{path}: {name!r:.80} has no {module[:60]}.weight before it")
-        found.setdefault(module, []).append(tensor)
+        found.setdefault(module, []).insert(0 if which == "weight" else 1, tensor)  # safetensors files are in the order of the alphabet
+    for module, tensors in found.items():
+        if tensors[0].ndim == 1:
+            raise DataError(f"{path}: {module[:60]!r} has a .bias and no .weight")
     return found
 
 
+def outputs_first(node: Node) -> tuple[int, ...]:
+    """The shape of a layer's weights in those programs, of all its inputs."""
+    shapes = [node.weights[f"W{i}"].shape for i in range(len(node.inputs))]
+    return (shapes[0][-1], sum(shape[0] for shape in shapes), *shapes[0][1:-1])
+
+
+def matched(path: Path, nodes: list[Node], found: dict[str, list[np.ndarray]]) -> list[str]:
+    """Whose weights each layer takes: by name; where the names are others, in the order of the file; where that does not fit, by
+    shape, if no two are alike."""
+    if {node.name for node in nodes} == found.keys():
+        return [node.name for node in nodes]
+    if len(nodes) != len(found):
+        raise DataError(f"{path} has weights for {len(found)} layers: {', '.join(found)}; the config has {len(nodes)}: {', '.join(n.name for n in nodes)}")
+    of_shape = {weights.shape: name for name, (weights, *_) in found.items()}
+    wanted = [outputs_first(node) for node in nodes]
+    return [of_shape[shape] for shape in wanted] if len(of_shape) == len(found) and set(wanted) == of_shape.keys() else list(found)
+
+
 def fit(path: Path, converted: Converted, found: dict[str, list[np.ndarray]], reverse_colours: bool) -> None:
-    """Gives the layers of the net weights by name or, where the names are others, in their order; every shape is compared."""
+    """Gives the layers of the net their weights; every shape is compared."""
     graph = converted.graph()
     nodes = [node for node in graph.nodes if node.weights]
-    by_name = {node.name for node in nodes} == found.keys()
-    if not by_name and len(nodes) != len(found):
-        raise DataError(f"{path} has weights for {len(found)} layers: {', '.join(found)}; the config has {len(nodes)}: {', '.join(n.name for n in nodes)}")
-    for node, theirs in zip(nodes, ([node.name for node in nodes] if by_name else found), strict=True):
+    for node in nodes:
+        if node.fixed or isinstance(node.layer, Local) or any(owner != f"{node.name}.{name}" for name, owner in node.owners.items()):
+            raise DataError(f"{path}: for layer {node.name}: a layer of type {node.layer.kind} has weights that such files cannot hold; expected conv or fc, "
+                            "neither shared nor sparse")
+    for node, theirs in zip(nodes, matched(path, nodes, found), strict=True):
         where = f"{path}: {theirs}, for layer {node.name}"
         weights, *biases = found[theirs]
-        if node.fixed or isinstance(node.layer, Local) or any(owner != f"{node.name}.{name}" for name, owner in node.owners.items()):
-            raise DataError(f"{where}: a layer of type {node.layer.kind} with weights that such files cannot hold; expected conv or fc, neither shared nor sparse")
         shapes = [node.weights[f"W{i}"].shape for i in range(len(node.inputs))]
-        expected = (shapes[0][-1], sum(shape[0] for shape in shapes), *shapes[0][1:-1])
+        expected = outputs_first(node)
         if weights.ndim == 4 and weights.shape[:2] == (1, 1) and len(expected) == 2:
             weights = weights[0, 0]  # as Caffe once kept matrices
         if weights.shape != expected or len(biases) > 1 or any(bias.size != node.weights["b"].shape[0] for bias in biases):

@@ -270,6 +270,16 @@ def test_modules_of_other_names_are_taken_in_their_order(tmp_path, configs):
     np.testing.assert_array_equal(tensors["fc3.W1"], weights["classifier.1"][0].T[256:])
 
 
+def test_modules_in_another_order_are_taken_by_their_shapes(tmp_path, configs):
+    state = state_dict(random_weights(("features.0", "features.3", "classifier.1")))
+    with open(tmp_path / "net.pth", "wb") as file:
+        write_state_dict(file, dict(sorted(state.items())))  # as in safetensors files: classifier before features, bias before weight
+    assert convert([str(tmp_path / "net.pth"), str(tmp_path / "net.ckpt"), *configs]) == 0
+    _, tensors = checkpoint.load(tmp_path / "net.ckpt")
+    np.testing.assert_array_equal(tensors["conv1.W0"], state["features.0.weight"].transpose(1, 2, 3, 0))
+    np.testing.assert_array_equal(tensors["fc3.b"], state["classifier.1.bias"])
+
+
 @pytest.mark.parametrize(("change", "words"), [
     (lambda w: w.pop("fc3"), "has weights for 2 layers"), (lambda w: w["conv2"].__setitem__(0, np.zeros((6, 4, 3, 3), "f4")), "weights 6x4x3x3 .* expected 6x2x3x3"),
     (lambda w: w.update(norm=[np.zeros((2, 2, 2), "f4"), np.zeros(2, "f4")]), "norm.weight.*expected only")])

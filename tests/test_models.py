@@ -28,7 +28,8 @@ IMAGES = 128
 
 
 def data_of(name):
-    image = (1, 8, 8) if name.startswith("digits") else (3, 224, 224)
+    size = 227 if name == "caffe-alexnet" else 224
+    image = (1, 8, 8) if name.startswith("digits") else (3, size, size)
     label = (1, 1, 1)
     return DataSpec((image, label), (("uint8", image), ("float32", label)), None)
 
