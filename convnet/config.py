@@ -12,6 +12,7 @@ from pathlib import Path
 from .cfgfile import MAX_TOLD, Section, Value, normalise, parse_cfg, read_text, shown, suggest
 from .errors import ConfigError
 from .layers import LAYERS, BadKey, Layer
+from .layers.dropout import Dropout
 from .layers.neuron import NeuronLayer, parse_neuron
 from .layers.weights import WeightLayer
 from .schedule import split_list
@@ -224,6 +225,8 @@ class _Parser:
         if "neuron" in section.keys and not isinstance(layer, NeuronLayer):
             layer.split_neuron = section.keys["neuron"]
         try:
+            if not 0 <= layer.dropout < 1 or (layer.dropout and layer.is_cost):
+                raise BadKey("dropout", f"found {layer.dropout:g}, expected " + ("none in a cost" if layer.is_cost else "0 or more, and below 1"))
             layer.check()
         except BadKey as error:
             place, key = places[error.field_name]
@@ -290,7 +293,7 @@ class _Parser:
         if self.errors:
             return  # what a layer with errors reads would be called unused
         for layer in layers:
-            made = [f"{layer.name}_grad"] + ([f"{layer.name}_neuron"] if getattr(layer, "split_neuron", None) else [])
+            made = [f"{layer.name}_grad"] + [f"{layer.name}_dropout"] * bool(layer.dropout) + [f"{layer.name}_neuron"] * hasattr(layer, "split_neuron")
             for name in set(made) & known:
                 self.error(layer.where, layer.name, f"there is another layer [{name}], a name that the program makes itself for this one; expected another name")
         read = {name for layer in layers for name in layer.inputs}
@@ -302,19 +305,19 @@ class _Parser:
 
 
 def split_neurons(layers: list[Layer]) -> list[Layer]:
-    """`neuron=` of a layer becomes a layer <name>_neuron behind it, which its readers read."""
+    """`dropout=` and `neuron=` of a layer become layers <name>_dropout and <name>_neuron behind it, which its readers read."""
     result: list[Layer] = []
     renamed: dict[str, str] = {}
     for layer in layers:
         layer.inputs = tuple(renamed.get(name, name) for name in layer.inputs)
         result.append(layer)
+        common = {"where": layer.where, "quant_f": layer.quant_f, "quant_b": layer.quant_b, "dialect": layer.dialect}
         neuron = getattr(layer, "split_neuron", None)
-        if neuron is None or neuron.text in ("", "ident"):
-            continue
-        split = NeuronLayer(name=f"{layer.name}_neuron", kind="neuron", inputs=(layer.name,), neuron=neuron.text, where=layer.where,
-                            quant_f=layer.quant_f, quant_b=layer.quant_b, dialect=layer.dialect)
-        renamed[layer.name] = split.name
-        result.append(split)
+        if layer.dropout:
+            result.append(Dropout(name=f"{layer.name}_dropout", kind="hs", inputs=(result[-1].name,), keep=1 - layer.dropout, **common))
+        if neuron is not None and neuron.text not in ("", "ident"):
+            result.append(NeuronLayer(name=f"{layer.name}_neuron", kind="neuron", inputs=(result[-1].name,), neuron=neuron.text, **common))
+        renamed[layer.name] = result[-1].name
     return result
 
 

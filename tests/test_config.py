@@ -389,3 +389,23 @@ def test_the_dialect_is_told_by_what_one_program_alone_has(name):
 def test_features_that_are_switched_off_say_nothing():
     config = parse(params={"wc=0.004": "wc=0.004\nwball=0\nwcNormMax=0.0\nupdatePeriod=0"})
     assert config.warnings == []
+
+
+# ---- dropout= of cuda-convnet 1 ------------------------------------------------------------------------------
+
+def test_dropout_of_any_layer_is_a_layer_before_its_neuron():
+    layers = parse(params={"[conv1]\n": "[conv1]\ndropout=0.25\n", "[fc2]\n": "[fc2]\ndropout=0.5\n"}).layers
+    assert [(layer.name, layer.kind, layer.inputs) for layer in layers[2:7]] == [
+        ("conv1", "conv", ("data",)), ("conv1_dropout", "hs", ("conv1",)), ("conv1_neuron", "neuron", ("conv1_dropout",)),
+        ("fc2", "fc", ("conv1_neuron",)), ("fc2_dropout", "hs", ("fc2",))]
+    assert [layer.keep for layer in layers if layer.kind == "hs"] == [0.75, 0.5] and layers[7].inputs == ("fc2_dropout",)
+
+
+@pytest.mark.parametrize(("section", "value", "message"), [
+    ("fc2", "1", "params.cfg:8: [fc2] dropout: found 1, expected 0 or more, and below 1"),
+    ("logprob", "0.5", "params.cfg:13: [logprob] dropout: found 0.5, expected none in a cost"),
+])
+def test_dropout_that_cannot_be_is_told(section, value, message):
+    with pytest.raises(ConfigError) as caught:
+        parse(params={f"[{section}]\n": f"[{section}]\ndropout={value}\n"})
+    assert message in str(caught.value)

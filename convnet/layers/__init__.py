@@ -121,6 +121,8 @@ class Layer:
     gpu: tuple[int, ...] = key((), "device it lives on, or those of its replicas; default: those of its first input that is not data, else 0", least=0)
     quant_f: str = key("default", "how its acts cross to another device; half: in half precision", params=True, choices=("default", "half"))
     quant_b: str = key("default", "how the gradient of its acts crosses back", params=True, choices=("default", "half"))
+    dropout: float = key(0.0, "probability of dropping a unit of its output, before its neuron: makes a layer NAME_dropout of type hs "
+                              "behind it (cuda-convnet 1)", params=True)
     where: str = field(default="", kw_only=True)  # file:line of its section
     strict_legacy: bool = field(default=False, kw_only=True, repr=False)  # old spellings are refused
     dialect: str = field(default="A12", kw_only=True)  # of the family's programs, whose config it is: see config.dialect_of
