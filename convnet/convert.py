@@ -150,28 +150,28 @@ def from_original(old: OldCheckpoint, layers_cfg: str | None, params_cfg: str | 
 
 def connections(old: OldCheckpoint, node: Node, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Which channels the groups of a layer read."""
-    kept, index = old.layers[node.name].get("filterConns"), int(name.removeprefix("conns") or 0) if name.startswith("conns") else -1
-    if not isinstance(kept, list) or not 0 <= index < len(kept):
-        raise DataError(f"{old.path}: layer {node.name}: expected filterConns for {name}, found none")
-    values = np.asarray(kept[index]) if isinstance(kept[index], np.ndarray) or all(type(n) is int for n in kept[index]) else np.empty(0)
-    if values.size != shape[0] or values.dtype.kind not in "iu":
-        raise DataError(f"{old.path}: layer {node.name}: filterConns of {values.size} channels, expected {shape[0]}")
-    return values.reshape(shape).astype(np.int32)
+    index, kept = name.removeprefix("conns"), old.layers.get(node.name, {}).get("filterConns")
+    if not index.isdecimal() or not isinstance(kept, list) or int(index) >= len(kept):
+        raise DataError(f"{old.path}: layer {node.name}: expected filterConns for its {name}, found none")
+    channels = node.inputs[int(index)].shape[0]
+    values = kept[int(index)]
+    values = values.tolist() if isinstance(values, np.ndarray) and values.ndim == 1 else values
+    if not isinstance(values, list) or len(values) != shape[0] or not all(type(value) is int and 0 <= value < channels for value in values):
+        raise DataError(f"{old.path}: layer {node.name}: its filterConns for input {index} are not {shape[0]} channels from 0 to {channels - 1}")
+    return np.array(values, np.float32)
 
 
 def data_shapes(old: OldCheckpoint, image: tuple[int, int, int] | None) -> Shapes:
     """(channels, height, width) of the data by dataIdx: square images, as the originals had, in the channels that their reader expects."""
-    sizes = {layer.get("dataIdx"): layer.get("outputs") for layer in old.layers.values() if layer["type"] == "data"}
-    indices = [index for index in sizes if type(index) is int and 0 <= index < 64]
-    shapes = [(1, 1, 1)] * (max(indices, default=0) + 1)
-    for index in indices:
-        outputs = sizes[index]
-        if type(outputs) is not int or not 0 < outputs < 2**31:
-            raise DataError(f"{old.path}: a data layer with dataIdx={index} has {outputs!r:.40} outputs, expected a number")
+    shapes = [(1, 1, 1)]
+    for layer in (layer for layer in old.layers.values() if layer["type"] == "data"):
+        index, outputs = layer.get("dataIdx"), layer.get("outputs")
+        if type(index) is not int or not 0 <= index < 64 or type(outputs) is not int or not 0 < outputs < 2**31:
+            raise DataError(f"{old.path}: a data layer has dataIdx={index!r:.40} and {outputs!r:.40} outputs, expected numbers")
+        shapes += [(1, 1, 1)] * (index + 1 - len(shapes))
         shapes[index] = (outputs, 1, 1)
-    channels = [layer["channels"] for layer in old.layers.values() if layer.get("channels")
-                and any(old.layers[name]["type"] == "data" for name in layer.get("inputs", []))]
-    channels = [count[0] if isinstance(count, list) else count for count in channels]
+    readers = [layer for layer in old.layers.values() if any(old.layers[name]["type"] == "data" for name in layer.get("inputs", []))]
+    channels = [count[0] if isinstance(count, list) and count else count for count in (layer.get("channels") for layer in readers)]
     for count in (*channels, 3, 1):
         side = round((shapes[0][0] / count) ** 0.5) if type(count) is int and count > 0 else 0
         if side and count * side * side == shapes[0][0]:

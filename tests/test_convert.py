@@ -170,6 +170,32 @@ def test_other_pickles_are_told(tmp_path, record, words):
         read_checkpoint(tmp_path / "1.1")
 
 
+def sparse(path, **changes):
+    """A checkpoint as of cuda-convnet whose conv layer has random connections; `changes` of that layer."""
+    rates = {"momW": [0.9], "momB": 0.9, "wc": [0.0], "epsB": 0.1, "epsW": [0.1], "initB": 0.0, "initW": [0.1]}
+    conv = {**rates, "name": "conv", "type": "conv", "inputs": [0], "channels": [4], "filters": 6, "filterSize": [1], "padding": [0], "stride": [1], "groups": [2],
+            "randSparse": [True], "filterChannels": [2], "filterConns": [[3, 1, 0, 2]], "sharedBiases": True, "weights": [matrix(2, 6, 0)], "weightsInc": [matrix(2, 6, 1)],
+            "biases": matrix(6, 1, 2), "biasesInc": matrix(6, 1, 3), **changes}
+    layers = [{"name": "data", "type": "data", "dataIdx": 0, "outputs": 16}, conv, {"name": "cost", "type": "cost.sum2", "inputs": [1], "coeff": 1.0}]
+    path.write_bytes(pickle.dumps({"model_state": {"layers": layers, "epoch": 3, "batchnum": 5}}, 2))
+    return path
+
+
+def test_random_connections_are_kept(tmp_path):
+    converted = read_weights(sparse(tmp_path / "3.5"), None, None, None, False)
+    assert converted.tensors["conv.conns0"].tolist() == [3, 1, 0, 2] and converted.header["shapes"] == ((4, 2, 2),)
+    np.testing.assert_array_equal(converted.tensors["conv.W0"], matrix(2, 6, 0).reshape(2, 1, 1, 6))
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"filterConns": [[3, 1, 0, 4]]}, "not 4 channels from 0 to 3"), ({"filterConns": [7]}, "not 4 channels"), ({"filterConns": None}, "expected filterConns"),
+    ({"groups": [0]}, "filters is 6, which is no value"), ({"padding": 3}, "padding is 3"), ({"weights": [np.zeros((2, 6), int)]}, "expected an array of 2x6"),
+    ({"biases": None}, "expected an array"), ({"inputs": ["7"]}, "has inputs"), ({"neuron": 3, "channels": np.zeros(2)}, "channels is an array")])
+def test_layers_that_nobody_wrote_are_told(tmp_path, changes, words):
+    with pytest.raises(DataError, match=words):
+        read_weights(sparse(tmp_path / "3.5", **changes), None, None, None, False)
+
+
 def test_weights_of_another_shape_are_told(tmp_path):
     layers = read_checkpoint(ORIGINAL / "1.2")
     (tmp_path / "layers.cfg").write_text(layers.text(params=False).replace("outputs=5", "outputs=6"))
@@ -378,6 +404,22 @@ def test_a_module_of_pytorch_takes_the_state_dict(tmp_path, configs):
     for name in ("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "fc3.bias"):
         assert torch.equal(back[name], module.state_dict()[name])
     assert torch.equal(torch.cat([back["fc3.weight0"], back["fc3.weight1"]], 1), module.state_dict()["fc3.weight"])
+
+
+def test_an_original_net_computes_the_same_in_pytorch(original, tmp_path):
+    """Its own layers, with the tensors of the .pth, on the net of make_checkpoints.py."""
+    torch = pytest.importorskip("torch")
+    F = torch.nn.functional
+    assert convert([str(original), str(tmp_path / "net.pth")]) == 0
+    t = torch.load(tmp_path / "net.pth", weights_only=True)
+    images = np.random.default_rng(2).standard_normal((3, 6, 6, 5)).astype(np.float32)
+    x = F.relu(F.conv2d(torch.from_numpy(np.moveaxis(images, -1, 0).copy()), t["conv1.weight"], t["conv1.bias"], padding=1))
+    x = F.local_response_norm(F.max_pool2d(x, 3, 2, ceil_mode=True), 3, 0.75, 0.75, 1.0)
+    x = 2 * torch.tanh(0.5 * (F.conv2d(x, t["conv2.weight"], padding=1, groups=2) + t["conv2.bias"].reshape(4, 3, 3)))
+    local = torch.einsum("ncyx,fcyx->nf", x, t["local3.weight"][0]) + t["local3.bias"]
+    x = F.softmax(F.linear(local, t["fc4.weight0"]) + F.linear(x.flatten(1), t["fc4.weight1"], t["fc4.bias"]), 1)
+    with convnet.load(original, "host") as net:
+        np.testing.assert_allclose(net.predict(images), x.numpy().T, rtol=1e-4, atol=1e-6)
 
 
 # ---- the command --------------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class OldCheckpoint:
             if spelled in layer:
                 try:
                     text = as_text(original_value(layer, spelled))
-                except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError):
+                except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError):
                     raise DataError(f"{self.path}: layer {name}: {spelled} is {shown(layer[spelled])}, which is no value of that key; "
                                     "give the config files with --layers and --params") from None
                 if text is not None:
@@ -126,7 +126,7 @@ def named_layers(path: str | Path, layers: object) -> dict[str, dict]:
         if not isinstance(layer.get("type"), str) or not isinstance(inputs, list):
             raise DataError(f"{path}: layer {name} has type {shown(layer.get('type'))} and inputs {shown(inputs)}, expected a word and a list")
         named = [names[index] if type(index) is int and 0 <= index < len(names) else index for index in inputs]
-        if not set(map(str, named)) <= set(names):
+        if not all(isinstance(other, str) and other in names for other in named):
             raise DataError(f"{path}: layer {name} has inputs {shown(inputs)}, expected layers: {shown(names)}")
         result[name] = {**layer, "inputs": named} if named else layer
     return result
