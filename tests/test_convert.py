@@ -187,8 +187,16 @@ def test_random_connections_are_kept(tmp_path):
     np.testing.assert_array_equal(converted.tensors["conv.W0"], matrix(2, 6, 0).reshape(2, 1, 1, 6))
 
 
+def test_schedules_beside_the_rates_are_kept(tmp_path):
+    dexp = {"type": "dexp", "params": {"tgtFactor": 250.0, "noiseStdev": 0.0, "numSteps": 4}}
+    text = read_checkpoint(sparse(tmp_path / "3.5", schedW=[dexp], schedB={"type": "default", "params": {}})).text(params=True)
+    assert "epsW=0.1\n" in text and "schedW=dexp[tgtFactor=250.0;noiseStdev=0.0;numSteps=4]\nschedB=default" in text
+    rates = {full: weights.rate for node in read_weights(tmp_path / "3.5", None, None, None, False).graph().nodes for full, weights in node.owned()}
+    assert rates["conv.W0"].rate(0, 0) == 0.1 and rates["conv.W0"].rate(0.9, 0) == pytest.approx(0.1 / 250)
+
+
 @pytest.mark.parametrize(("changes", "words"), [
-    ({"filterConns": [[3, 1, 0, 4]]}, "not 4 channels from 0 to 3"), ({"filterConns": [7]}, "not 4 channels"), ({"filterConns": None}, "expected filterConns"),
+    ({"schedW": [{"type": "exp", "params": {"tgtFactor": 2}}, {"type": "default", "params": {}}]}, "schedW is"), ({"filterConns": [[3, 1, 0, 4]]}, "not 4 channels from 0 to 3"), ({"filterConns": [7]}, "not 4 channels"), ({"filterConns": None}, "expected filterConns"),
     ({"groups": [0]}, "filters is 6, which is no value"), ({"padding": 3}, "padding is 3"), ({"weights": [np.zeros((2, 6), int)]}, "expected an array of 2x6"),
     ({"biases": None}, "expected an array"), ({"inputs": ["7"]}, "has inputs"), ({"neuron": 3, "channels": np.zeros(2)}, "channels is an array")])
 def test_layers_that_nobody_wrote_are_told(tmp_path, changes, words):
