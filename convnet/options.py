@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,14 @@ from .cfgfile import Value, suggest
 from .data import parse_range
 from .errors import CommandLineError, ConfigError
 
+FLAG_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+THIS_TIME = {"resume", "max_steps", "log", "save_path", "save_file", "test_only", "check_grads", "plan", "profile", "trace", "timeline", "init_from", "allow_code",
+             "test_out", "logreg_name", "write_features", "feature_path", "conv_to_local", "unshare_weights"}  # what to do now, not how to train
+COMMAND_LINE_ONLY = THIS_TIME - {"max_steps", "log", "save_path"} | {"strict_legacy"}
+
 
 def option(default: Any, help: str, *, kind: str = "text", metavar: str = "") -> Any:
-    """kind: text, int, flag, path, range or devices."""
+    """kind: text, int, number, flag, path, range, devices or names."""
     return field(default=default, metadata={"help": help, "kind": kind, "metavar": metavar or kind.upper()})
 
 
@@ -33,7 +39,10 @@ class Options:
     mini: int = option(128, "images in a minibatch", kind="int", metavar="N")
     wupdate_freq: int = option(1, "minibatches whose gradients are summed for one update, where a layer has no updatePeriod", kind="int", metavar="N")
     crop_border: int | None = option(None, "pixels cropped off each side of the images, at random in training, with mirroring", kind="int", metavar="N")
+    inner_size: int | None = option(None, "side of the square that crops have, in place of --crop-border", kind="int", metavar="N")
+    scalar_mean: float | None = option(None, "subtract this number from every pixel instead of the data's mean image; -1: the mean image", kind="number", metavar="X")
     save_path: str | None = option(None, "folder for the runs' folders of checkpoints; default: nothing is saved", kind="path", metavar="DIR")
+    save_file: str | None = option(None, "this very folder for the checkpoints; a run that is there goes on", kind="path", metavar="DIR")
     keep: int = option(2, "checkpoints to keep, beside the best", kind="int", metavar="N")
     seed: int = option(1, "of initial weights, dropout, crops and random data", kind="int", metavar="N")
     backend: str = option("auto", "auto, cuda, host or simt; auto: cuda where there is a GPU, else host")
@@ -45,7 +54,14 @@ class Options:
     init_from: str | None = option(None, "begin with the weights of a checkpoint, by the names of layers or as :layer=layer,... says; where the config has initw.makew: "
                                          "those that it names, or, with `random`, random ones", metavar="CHECKPOINT")
     allow_code: bool = option(False, "run the Python functions beside the config that initWFunc, initBFunc and initCFunc name", kind="flag")
+    conv_to_local: list[str] | None = option(None, "make conv layers local ones, each pixel with a copy of the filters", kind="names", metavar="LAYERS")
+    unshare_weights: list[str] | None = option(None, "give layers with weightSource a copy of the weights: as conv2, or conv2[0] for one input", kind="names", metavar="LAYERS")
     test_only: bool = option(False, "test the checkpoint of --resume and stop", kind="flag")
+    test_one: bool = option(False, "test on one batch of the test range at a time, the next time on the next", kind="flag")
+    test_out: str | None = option(None, "write the probabilities of the images of each test batch N into test_preds_N there", kind="path", metavar="DIR")
+    logreg_name: str | None = option(None, "the cost whose probabilities --test-out writes; default: the first with labels", metavar="COST")
+    write_features: str | None = option(None, "write what this layer of the checkpoint of --resume computes of the test range as data batches, and stop", metavar="LAYER")
+    feature_path: str | None = option(None, "folder for --write-features", kind="path", metavar="DIR")
     check_grads: bool = option(False, "compare the net's gradients with finite differences and stop", kind="flag")
     plan: bool = option(False, "print the steps of a minibatch and stop", kind="flag")
     profile: bool = option(False, "print the plan with time, GFLOP/s, GB/s and share of the peak of each step", kind="flag")
@@ -87,9 +103,7 @@ class Options:
 
     def stored(self) -> dict[str, Any]:
         """What a checkpoint keeps: how to train, not what to do this time. Paths hold from any folder."""
-        this_time = {"resume", "max_steps", "log", "save_path", "test_only", "check_grads", "plan", "profile", "trace", "timeline",
-                     "init_from", "allow_code"}
-        values = {name: getattr(self, name) for name in self.fields() if name not in this_time}
+        values = {name: getattr(self, name) for name in self.fields() if name not in THIS_TIME}
         return {**values, "data_path": self.data_path and os.path.abspath(self.data_path)}
 
     def check(self) -> None:
@@ -98,21 +112,35 @@ class Options:
                 raise CommandLineError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected {least} or more")
         if self.seed >= 2**32:
             raise CommandLineError(f"--seed {self.seed}: expected a number below {2**32}")
+        if self.crop_border is not None and self.inner_size is not None and {"crop_border", "inner_size"} <= self.given:
+            raise CommandLineError(f"--inner-size {self.inner_size}: expected no --crop-border beside it, for one follows from the other")
+        if bool(self.write_features) != bool(self.feature_path):
+            raise CommandLineError("--write-features LAYER needs --feature-path DIR, and the other way round")
+        if self.logreg_name and not self.test_out:
+            raise CommandLineError(f"--logreg-name {self.logreg_name}: says which cost --test-out DIR writes; expected that too")
         if self.train_range and any(a >= b for a, b in itertools.pairwise(self.train_range)):
             raise CommandLineError(f"--train-range {','.join(map(str, self.train_range))}: expected each batch once, in rising order, as checkpoints are named for them")
 
 
 def parse_option(text: Any, kind: str, where: str, base: Path | None) -> Any:
     if kind == "flag":
-        words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-        if text is True or str(text).lower() in words:
-            return text is True or words[str(text).lower()]
+        if isinstance(text, bool) or text.lower() in FLAG_WORDS:
+            return text if isinstance(text, bool) else FLAG_WORDS[text.lower()]
         raise CommandLineError(f"{where}={text}: expected 0 or 1")
     if kind == "int":
         try:
             return int(text)
         except ValueError:
             raise CommandLineError(f"{where} {text}: expected a whole number") from None
+    if kind == "number":
+        try:
+            if math.isfinite(number := float(text)):
+                return number
+        except ValueError:
+            pass
+        raise CommandLineError(f"{where} {text}: expected a number")
+    if kind == "names":
+        return [word.strip() for word in text.split(",") if word.strip()]
     if kind == "range":
         return parse_range(text, where)
     if kind == "devices":
@@ -131,7 +159,7 @@ def read_options_section(options: Options, section: dict[str, Value], params_fil
     for key, value in section.items():
         where = f"{params_file}:{value.line}: [convnet-train] {value.key}"
         name = names.get(key.replace("-", ""))
-        if name is None or name in ("resume", "init_from", "allow_code", "strict_legacy", "test_only", "check_grads", "plan", "profile", "trace", "timeline"):
+        if name is None or name in COMMAND_LINE_ONLY:
             known = [known.replace("_", "-") for known in Options.fields()]
             raise ConfigError(f"{where}: no such option{suggest(value.key, known)}")
         if name in options.given:

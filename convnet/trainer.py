@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from . import checkpoint
 from .data import Batch, Prefetcher, Provider, minibatches
-from .errors import ConvnetError
+from .errors import CommandLineError, ConvnetError
 from .net import Net
 from .options import Options
+from .outputs import write_predictions
 from .runlog import RunLog
 from .schedule import progress
 
@@ -59,6 +60,7 @@ class Trainer:
         self.net, self.provider, self.options, self.log = net, provider, options, log
         self.run_folder, self.header = run_folder, header
         self.position = resumed_position(header, options.train_range) if header.get("position") else Position()
+        self.recent: list[tuple[int, dict]] = header.get("recent", [])  # images and means of the last tests with --test-one
         self.best: tuple[float, str] | None = tuple(header["best"]) if header.get("best") else None
         self.saved_step = self.position.step
         self.last_step = self.position.step + options.max_steps if options.max_steps else None
@@ -188,37 +190,68 @@ class Trainer:
 
     # ---- testing and saving -------------------------------------------------------------------------------------
 
-    def test(self, per_batch: bool = False) -> dict[str, list[float]]:
-        """Mean costs over the test range; none when a signal has come."""
+    def test(self, per_batch: bool = False) -> tuple[dict[str, list[float]], int]:
+        """Mean costs over the test range, with --test-one over its next batch, and of how many images; of none when a signal has come.
+
+        per_batch: the costs of each batch are printed, and --test-one means the first.
+        """
         sums: dict[str, np.ndarray] = {}
         images = 0
-        with Prefetcher(self.provider, self.options.test_range) as batches:
+        probs = self._tested_probs()
+        with Prefetcher(self.provider, self._tested_batches(per_batch)) as batches:
             for batch in batches:
                 batch_sums: dict[str, np.ndarray] = {}
+                predictions: list[np.ndarray] = []
                 for _, arrays in minibatches(batch, self.options.mini):
                     if self._signal:
-                        return {}  # somebody waits for the checkpoint
-                    costs, _ = self.net.test(arrays)
+                        return {}, 0  # somebody waits for the checkpoint
+                    costs, kept = self.net.test(arrays, probs)
+                    predictions += kept.values()
                     for name, values in costs.items():
                         batch_sums[name] = batch_sums.get(name, 0) + values
+                if predictions:
+                    write_predictions(Path(self.options.test_out) / f"test_preds_{batch.number}", predictions, str(self.run_folder or self.options.resume))
                 if per_batch:
                     means = self._means({name: list(values) for name, values in batch_sums.items()}, batch.images)
                     print(f"batch {batch.number}: {self.format(means)} ({batch.images} images)", flush=True)
                 for name, values in batch_sums.items():
                     sums[name] = sums.get(name, 0) + values
                 images += batch.images
-        return self._means({name: list(map(float, values)) for name, values in sums.items()}, images)
+        return self._means({name: list(map(float, values)) for name, values in sums.items()}, images), images
+
+    def _tested_batches(self, first: bool) -> list[int]:
+        numbers, place = self.options.test_range, self.position
+        if not self.options.test_one:
+            return numbers
+        done = (place.epoch - 1) * len(self.options.train_range) + place.index
+        test = 0 if first else max(-(-done // self.options.test_freq) - 1, 0)  # those before this one
+        return [numbers[test % len(numbers)]]
+
+    def _tested_probs(self) -> tuple[str, ...]:
+        """The layer whose acts --test-out writes."""
+        if not self.options.test_out:
+            return ()
+        costs = {node.name: node for node in self.net.graph.costs}
+        cost = costs.get(self.options.logreg_name) if self.options.logreg_name else self.net.graph.main_cost
+        if cost is None:
+            raise CommandLineError(f"--logreg-name {self.options.logreg_name}: no such cost; expected one of {', '.join(costs)}")
+        return (cost.inputs[-1].name,)
 
     def _test_and_save(self) -> None:
         start = time.perf_counter()
         print("======================Test output======================")
-        means = self.test()
+        means, images = self.test()
         if means:
             print(self.format(means))
             for name, values in means.items():
                 if not np.isfinite(values).all():
                     raise self._not_finite(f"the cost {name} of the test is not finite after {self.position.step} minibatches")
             self.log.write("test", step=self.position.step, costs=means)
+        if means and self.options.test_one:
+            self.recent = [*self.recent, (images, means)][-len(self.options.test_range):]
+            means = average(self.recent)
+            print("----------------------Averages-------------------------")
+            print(self.format(means))
         print("-" * 55)
         self._print_weights()
         print("-" * 55)
@@ -253,7 +286,7 @@ class Trainer:
             if self.best is None or score < self.best[0]:
                 self.best = (score, name)
         header = {**self.header, "position": asdict(place), "best": self.best, "options": self.options.stored(),
-                  "commanded": sorted(self.options.commanded), "test": means or {}}
+                  "commanded": sorted(self.options.commanded), "test": means or {}, "recent": self.recent}
         mean = {} if self.net.data.mean is None else {"data.mean": self.net.data.mean}
         path = checkpoint.save(self.run_folder, name, header, tensors | mean)
         checkpoint.prune(self.run_folder, self.options.keep, self.best[1] if self.best else None)
@@ -263,6 +296,12 @@ class Trainer:
     def _last_done(self) -> tuple[int, int]:
         place, numbers = self.position, self.options.train_range
         return (place.epoch, numbers[place.index - 1]) if place.index else (place.epoch - 1, numbers[-1])
+
+
+def average(tests: list[tuple[int, dict[str, list[float]]]]) -> dict[str, list[float]]:
+    """The mean costs over all images of several tests, (images, their means) each."""
+    total = sum(images for images, _ in tests)
+    return {name: [sum(images * means[name][i] for images, means in tests) / total for i in range(len(values))] for name, values in tests[-1][1].items()}
 
 
 def resumed_position(header: dict, numbers: list[int]) -> Position:

@@ -26,11 +26,14 @@ from ..initial import Initial, split_init_from
 from ..layers.weights import WeightLayer
 from ..net import DataSpec, Net
 from ..options import Options, read_options_section
+from ..outputs import write_features
 from ..predict import MEANING, load_checkpoint, newest_checkpoint
 from ..runlog import RunLog
 from ..trainer import Trainer
+from ..untie import untied_layers, untied_tensors
 from . import run_command
 from .info import commit
+from .original import add_original_options, spelled_flags, take_original_words
 
 END_OF_RUN = 1e-4  # learning rates of weights at which the public nets ended
 
@@ -43,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("params_cfg", nargs="?", help="their learning rates and other parameters (params.cfg)")
     parser.add_argument("--version", action="version", version=f"convnet {__version__}")
     add_options(parser, list(Options.fields()))
+    add_original_options(parser)
     return parser
 
 
@@ -53,6 +57,7 @@ def add_options(parser: argparse.ArgumentParser, names: list[str]) -> None:
         default = "" if field.default in (None, False, 0) else f" (default {field.default})"
         if field.metadata["kind"] == "flag":
             parser.add_argument(*words, action="store_true", default=None, help=field.metadata["help"])
+            parser.add_argument(f"--no-{words[0][2:]}", dest=name, action="store_false", default=None, help=argparse.SUPPRESS)
         else:
             parser.add_argument(*words, metavar=field.metadata["metavar"], help=field.metadata["help"] + default)
 
@@ -62,14 +67,15 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train(argv: list[str] | None = None) -> int:
-    words = vars(build_parser().parse_args(argv))
-    files = words.pop("layers_cfg"), words.pop("params_cfg")
+    words = vars(build_parser().parse_args(spelled_flags(argv)))
+    layers_cfg, params_cfg, warnings = take_original_words(words)
     options = Options()
     options.command(words)
-    warnings: list[str] = []
     resumed, header, tensors = None, {}, {}
-    if options.test_only and not options.resume:
-        raise CommandLineError("--test-only needs --resume DIR: the checkpoint to test")
+    if options.save_file and not options.resume and os.path.isdir(options.save_file) and checkpoint.checkpoints(options.save_file):
+        options.resume = options.save_file
+    if (options.test_only or options.write_features) and not options.resume:
+        raise CommandLineError(f"--{'test-only' if options.test_only else 'write-features'} needs --resume DIR: the checkpoint to take")
     if options.resume and options.init_from:
         raise CommandLineError("--init-from begins a run, and --resume goes on with one; expected one of them")
     if options.resume:
@@ -77,9 +83,10 @@ def train(argv: list[str] | None = None) -> int:
         warnings += damaged
         header, tensors = load_checkpoint(resumed)
         options.update(header["options"], header["commanded"])
-    config = load_config(*files, header, warnings, options.strict_legacy)
+    config = load_config(layers_cfg, params_cfg, header, warnings, options.strict_legacy)
     read_options_section(options, config.options, config.params_file)
     options.check()
+    tied, config = config, untied_layers(config, options.conv_to_local or [], options.unshare_weights or [])
 
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(RunLog(Path(options.log) if options.log else None))
@@ -104,9 +111,14 @@ def train(argv: list[str] | None = None) -> int:
         if options.plan and not options.profiles:
             print(net.compile(images, "train").table())
             return 0
-        phase = "test" if options.test_only else "check" if options.check_grads else "train"
+        phase = "test" if options.test_only or options.write_features else "check" if options.check_grads else "train"
         net.check_memory(net.compile(images, phase))
+        if tied is not config:
+            tensors = untied_tensors(Graph(tied.layers, data.shapes, data.class_tree), graph, tensors or beginning(tied, data, options, log))
         net.load(tensors) if tensors else initialise(net, options, log)
+        if options.write_features:
+            write_features(net, provider, options.test_range, options.write_features, Path(options.feature_path), str(resumed), options.mini)
+            return 0
         if options.profiles:
             from ..profile import picture, profile
             plan, feeds = net.plan(images, "train"), {**dict(enumerate(arrays)), "state": net.state(0)}
@@ -121,7 +133,7 @@ def train(argv: list[str] | None = None) -> int:
 
         run_folder = None if options.test_only else open_run_folder(stack, options, resumed, log)
         fresh = {"layers_text": config.layers_text, "params_text": config.params_text, "layers_file": config.layers_file,
-                 "params_file": config.params_file, "convnet": __version__, "meaning": MEANING, "class_names": provider.class_names,
+                 "params_file": config.params_file, "params_path": os.path.abspath(config.params_file), "convnet": __version__, "meaning": MEANING, "class_names": provider.class_names,
                  "crop_border": provider.crop_border, "shapes": data.shapes, "stored": data.stored}
         if any(layer.reads_class_tree for layer in config.layers):
             fresh["class_tree"] = data.class_tree
@@ -137,8 +149,8 @@ def train(argv: list[str] | None = None) -> int:
 
 
 def test_only(trainer: Trainer, log: RunLog) -> int:
-    means = trainer.test(per_batch=True)
-    print(f"{trainer.format(means)} (mean over the test range)")
+    means, _ = trainer.test(per_batch=True)
+    print(f"{trainer.format(means)} (mean over {'one batch of ' * trainer.options.test_one}the test range)")
     log.write("test", step=trainer.position.step, costs=means)
     return 0
 
@@ -146,19 +158,23 @@ def test_only(trainer: Trainer, log: RunLog) -> int:
 # ---- what it reads -------------------------------------------------------------------------------------------
 
 def load_config(layers_cfg: str | None, params_cfg: str | None, header: dict, warnings: list[str], strict: bool) -> Config:
-    """The config of the command line; when resuming, the layers of the checkpoint, and the params file if it is given."""
-    if (params_cfg is None) and (layers_cfg is not None or not header):
-        raise CommandLineError("expected two config files: convnet-train layers.cfg params.cfg"
-                               + (", or none with --resume" if header else " (or --resume DIR); --help says more"))
+    """The config of the command line; when resuming, the layers of the checkpoint, and the params file as it is now, if there is one."""
     if not header:
+        if layers_cfg is None or params_cfg is None:
+            raise CommandLineError("expected two config files: convnet-train layers.cfg params.cfg (or --resume DIR); --help says more")
         return read_config(layers_cfg, params_cfg, strict)
-    if params_cfg is None:
-        config = parse_config(header["layers_text"], header["params_text"], header["layers_file"], header["params_file"], strict)
-        config.options = {}  # they are in the checkpoint
-        return config
-    if read_text(layers_cfg) != header["layers_text"]:
+    if layers_cfg is not None and read_text(layers_cfg) != header["layers_text"]:
         warnings.append(f"{layers_cfg} has changed since the checkpoint was written: the layers of the checkpoint are used")
-    return parse_config(header["layers_text"], read_text(params_cfg), header["layers_file"], params_cfg, strict)
+    params_text, params_file = header["params_text"], params_cfg or header["params_file"]
+    if params_cfg is not None:
+        params_text = read_text(params_cfg)
+    elif os.path.isfile(path := header.get("params_path", "")) and (text := read_text(path)) != params_text:
+        params_text, params_file = text, path
+        warnings.append(f"{path} has changed since the checkpoint was written: its params are used")
+    config = parse_config(header["layers_text"], params_text, header["layers_file"], params_file, strict)
+    if params_cfg is None and params_text == header["params_text"]:
+        config.options = {}  # they are in the checkpoint
+    return config
 
 
 def open_data(config: Config, options: Options) -> Provider:
@@ -169,8 +185,8 @@ def open_data(config: Config, options: Options) -> Provider:
         options.data_provider = "cifar"
     if options.data_path is None and not options.data_provider.startswith("dummy"):
         raise CommandLineError(f"--data-provider {options.data_provider} needs --data-path DIR")
-    provider = open_provider(options.data_provider, options.data_path, crop_border=options.crop_border, net_classes=net_classes(config),
-                             label_kind=label_kind(config), seed=options.seed)
+    provider = open_provider(options.data_provider, options.data_path, crop_border=options.crop_border, inner_size=options.inner_size,
+                             net_classes=net_classes(config), label_kind=label_kind(config), seed=options.seed)
     options.crop_border = provider.crop_border
     if options.train_range is None or options.test_range is None:
         if provider.numbers is not None:
@@ -201,10 +217,25 @@ def initialise(net: Net, options: Options, log: RunLog) -> None:
         print(line)
 
 
+def beginning(config: Config, data: DataSpec, options: Options, log: RunLog) -> dict[str, np.ndarray]:
+    """The tensors of a new net."""
+    with contextlib.ExitStack() as stack:
+        devices = {index: stack.enter_context(Device("host", index, index, 1)) for index in Graph(config.layers, data.shapes, data.class_tree).devices}
+        net = Net(config, data, devices, options.seed)
+        initialise(net, options, log)
+        return net.tensors()
+
+
 def data_spec(provider: Provider, first: Batch, options: Options, tensors: dict[str, np.ndarray]) -> DataSpec:
     """What the net must know of the data; the mean is that of the run's beginning."""
     dtype = str(first.data[0].dtype)
     mean = tensors.get("data.mean", provider.mean)
+    if options.scalar_mean is not None and options.scalar_mean >= 0:
+        if dtype != "uint8":
+            raise CommandLineError(f"--scalar-mean: {provider.name} has values, not pixels; leave it out")
+        mean = np.full(provider.shapes[0], options.scalar_mean, np.float32)
+    elif options.scalar_mean is not None and "scalar_mean" in options.given and tensors:
+        mean = provider.mean  # again
     if mean is None and dtype == "uint8":
         mean = mean_of(provider, options.train_range)
     return DataSpec.of(provider, dtype, mean)
@@ -290,6 +321,8 @@ def open_run_folder(stack: contextlib.ExitStack, options: Options, resumed: Path
     """The folder of this run's checkpoints, locked: the resumed one's, or a new one. None where nothing is to be saved."""
     parent = Path(options.save_path) if options.save_path else None
     folder = None
+    if options.save_file and not (resumed and resumed.parent.resolve() == Path(options.save_file).resolve()):
+        return stack.enter_context(checkpoint.lock(Path(options.save_file)))
     elsewhere = "save_path" in options.commanded and parent.resolve() != resumed.parent.parent.resolve() if resumed else True
     if not elsewhere:
         newer = list(itertools.takewhile(lambda path: path != resumed, checkpoint.checkpoints(resumed.parent)))
@@ -325,7 +358,7 @@ def new_folder(parent: Path) -> Path:
 
 def doubts(net: Net, options: Options, resumed: Path | None) -> list[str]:
     """What is probably not meant."""
-    if options.plan or options.profiles or options.check_grads or options.test_only:
+    if options.plan or options.profiles or options.check_grads or options.test_only or options.write_features:
         return []
     texts = []
     weights = {full: weights for node in net.graph.nodes for full, weights in node.owned()}

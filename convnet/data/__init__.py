@@ -34,6 +34,7 @@ def open_provider(
     data_path: Path | str | None = None,
     *,
     crop_border: int | None = None,
+    inner_size: int | None = None,
     net_classes: int | None = None,
     label_kind: str = "index",
     seed: int = 0,
@@ -45,11 +46,15 @@ def open_provider(
                  dummy:CxHxW[:CLASSES] or dummy-lr-D (`dummy.py`)
     data_path    the directory; the dummies need none
     crop_border  pixels cropped off each side; None: 4 for cifar-cropped, else 0
+    inner_size   side of the crops, in place of crop_border
     net_classes  outputs of the net: the classes where the data does not say, and the limit of
                  labels where it does
     label_kind   the form that the net reads, "index", "vector" or "both" (see Provider)
     seed, images of the dummies: their random numbers, and images in a batch (512 when None)
     """
+    if inner_size:
+        whole = open_provider(name, data_path, crop_border=0, net_classes=net_classes or 1, label_kind=label_kind)
+        crop_border = whole.border_around(inner_size)
     if crop_border is None:
         crop_border = DEFAULT_CROP_BORDER.get(name, 0)
     common = {"crop_border": crop_border, "net_classes": net_classes, "label_kind": label_kind}

@@ -99,8 +99,9 @@ class CifarProvider(Provider):
                 f"({images}, {values}): {values} values an image (num_vis of "
                 f"{self.meta.path.name}) and {images} labels{REMAKE}"
             )
-        # Where both fit, the original's own layout.
-        return _pixels(path, data if shape == (values, images) else data.T), labels
+        # Where both fit, the original's own layout: a column an image, but a row in files of features.
+        columns = shape == (values, images) and not (values == images and "source_model" in record)
+        return _pixels(path, data if columns else data.T), labels
 
     def _labels(self, path: Path, found: object) -> np.ndarray:
         """float32 (images,) of a list or array of integers 0 to `label_limit` - 1."""

@@ -74,6 +74,16 @@ class Provider:
         """The batch; DataError where it is corrupt, MissingInput where there is none."""
         raise NotImplementedError
 
+    def border_around(self, side: int) -> int:
+        """The --crop-border of crops that are squares of that side."""
+        _, height, width = self.stored
+        if height != width or (height - side) % 2 or not 0 < side <= height:
+            raise CommandLineError(
+                f"--inner-size {side}: the images of {self.name} are {height} x {width}, expected squares and a side of "
+                f"{height} less an even number"
+            )
+        return (height - side) // 2
+
     def label_arrays(self, labels: np.ndarray) -> list[np.ndarray]:
         """Labels (images,) in the forms that the net reads: (1 or classes, 1, 1, images) float32."""
         forms = [labels] if self.label_kind != "vector" else []
