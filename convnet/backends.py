@@ -1,13 +1,15 @@
 """The backends: cuda | simt | host, their devices, memory and queues.
 
 A backend is a compiled module with the functions of ops.h and runtime.h. `host` is compiled per instruction set;
-the best one that the machine has is taken, or the one that CONVNET_ISA names.
+the best one that the machine has is taken, or the one that CONVNET_ISA names. CONVNET_SIMT_MODULE names the file of
+another build of simt, with a sanitizer for example.
 """
 from __future__ import annotations
 
 import ctypes
 import functools
 import importlib
+import importlib.util
 import os
 import platform
 import sys
@@ -102,6 +104,11 @@ def load_module(name: str):
     if name == "host":
         name = f"host_{host_isa()}"
     try:
+        if name == "simt" and (path := os.environ.get("CONVNET_SIMT_MODULE")):
+            spec = importlib.util.spec_from_file_location("convnet._simt", path)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
         return importlib.import_module(f"convnet._{name}")
     except ImportError as error:
         hint = "CONVNET_CUDA=require ./go convnet-info builds it where nvcc is found" if name == "cuda" else "run the command through ./go, which builds it"
