@@ -62,6 +62,7 @@ class Trainer:
         self.position = resumed_position(header, options.train_range) if header.get("position") else Position()
         self.recent: list[tuple[int, dict]] = header.get("recent", [])  # images and means of the last tests with --test-one
         self.best: tuple[float, str] | None = tuple(header["best"]) if header.get("best") else None
+        self.history: dict[str, list] = header.get("history") or {"train": [], "test": []}
         self.saved_step = self.position.step
         self.last_step = self.position.step + options.max_steps if options.max_steps else None
         rates = {full: weights.rate for node in net.graph.nodes for full, weights in node.owned()}
@@ -177,8 +178,15 @@ class Trainer:
         means = self._means(place.sums, place.image)
         part = "..." if place.image == batch.images else f", {place.image} of {batch.images} images:"
         print(f"{place.epoch}.{batch.number}{part} {self.format(means)} ({seconds:.3f} sec)", flush=True)
+        if place.image == batch.images:
+            self._remember("train", means, place.index + 1)
         self.log.write("train", epoch=place.epoch, batch=batch.number, step=place.step, images=place.image, costs=means,
                        seconds=round(seconds, 4), images_per_second=round(count / max(seconds, 1e-9), 1))
+
+    def _remember(self, kind: str, means: dict[str, list[float]], batches: int) -> None:
+        """Keeps mean costs for the curves of convnet-show, beside the epochs done; `batches` of this one are."""
+        epochs = self.position.epoch - 1 + batches / len(self.options.train_range)
+        self.history[kind].append([round(epochs, 6), {name: [float(f"{value:.7g}") for value in values] for name, values in means.items()}])
 
     def _means(self, sums: dict[str, list[float]], images: int) -> dict[str, list[float]]:
         kinds = {node.name: len(node.layer.names()) for node in self.net.graph.costs}
@@ -252,6 +260,8 @@ class Trainer:
             means = average(self.recent)
             print("----------------------Averages-------------------------")
             print(self.format(means))
+        if means:
+            self._remember("test", means, self.position.index)
         print("-" * 55)
         self._print_weights()
         print("-" * 55)
@@ -286,7 +296,7 @@ class Trainer:
             if self.best is None or score < self.best[0]:
                 self.best = (score, name)
         header = {**self.header, "position": asdict(place), "best": self.best, "options": self.options.stored(),
-                  "commanded": sorted(self.options.commanded), "test": means or {}, "recent": self.recent}
+                  "commanded": sorted(self.options.commanded), "test": means or {}, "recent": self.recent, "history": self.history}
         mean = {} if self.net.data.mean is None else {"data.mean": self.net.data.mean}
         path = checkpoint.save(self.run_folder, name, header, tensors | mean)
         checkpoint.prune(self.run_folder, self.options.keep, self.best[1] if self.best else None)

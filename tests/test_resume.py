@@ -44,6 +44,15 @@ def test_a_resumed_run_has_the_bits_of_one_left_alone(place, steps):
     assert_same_bits("whole", "parts")
 
 
+def test_the_checkpoint_has_the_costs_of_the_whole_run(place):
+    out = place.train("--test-freq", "2", "--save-path", "parts", "--max-steps", "14") + place.resume("parts")
+    history = contents("parts")[0]["history"]
+    assert [epochs for epochs, _ in history["train"]] == [pytest.approx(n / 5) for n in range(1, 11)]
+    assert [round(costs["logprob"][0], 6) for _, costs in history["train"]] == pytest.approx(logprobs(out), abs=2e-6)
+    assert [epochs for epochs, _ in history["test"]] == [pytest.approx(n / 5) for n in (2, 4, 6, 8, 10)]
+    assert history["test"][-1][1]["logprob"] == pytest.approx(contents("parts")[0]["test"]["logprob"], rel=1e-6)
+
+
 def test_killed_in_mid_epoch(place):
     place.train("--save-path", "whole", "--max-steps", "45")
     with started(*on_digits("--save-path", "parts", "--test-freq", "2")) as process:
