@@ -1,13 +1,14 @@
 """A trained net by itself: convnet.load(CHECKPOINT), then predict and look inside."""
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 
 from . import checkpoint
-from .backends import Device, choose_backend
+from .backends import Device, choose_backend, load_module
 from .cfgfile import suggest
 from .config import parse_config
 from .errors import DataError, MissingInput
@@ -49,26 +50,35 @@ def load_checkpoint(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     return header, tensors
 
 
+VIEWS = 10  # the centre, the four corners, and the mirror images of these (Krizhevsky et al. 2012, section 4.1)
+
+
 class TrainedNet:
     """A net that predicts. Close it, or use it in a `with`, to give its memory back.
 
     class_names  of the data it was trained on, [] when they had none
     shape        (channels, height, width) of the images it takes, before cropping
     dtype        their type: uint8 where it was trained on pixels, else float32
+    views        how many crops of an image `multiview` averages over: 10, or 1 where the net was trained without crops
+    probs_layer  the layer whose acts are the probabilities
+    header       of its checkpoint: config texts, options, ... (docs/training.md)
     """
 
     def __init__(self, header: dict, tensors: dict[str, np.ndarray], backend: str = "auto"):
-        config = parse_config(header["layers_text"], header["params_text"], header["layers_file"], header["params_file"],
-                              header["options"].get("strict_legacy", False))
+        self.header = header
+        self.config = parse_config(header["layers_text"], header["params_text"], header["layers_file"], header["params_file"],
+                                   header["options"].get("strict_legacy", False))
         shapes = tuple(tuple(shape) for shape in header["shapes"])
-        stored = tuple((dtype, tuple(shape)) for dtype, shape in header["stored"])
-        name = choose_backend(backend)
+        self.dtype, self.shape = header["stored"][0][0], tuple(header["stored"][0][1])
+        self.views = VIEWS if self.shape != shapes[0] else 1
+        # Views are cut out here: the net is given images of its own size.
+        stored = ((self.dtype, shapes[0]), *((dtype, tuple(shape)) for dtype, shape in header["stored"][1:]))
         data = DataSpec(shapes, stored, tensors.get("data.mean"), header.get("class_tree"))
-        self.devices = {index: Device(name, index, 0) for index in Graph(config.layers, shapes, data.class_tree).devices}
-        self.net = Net(config, data, self.devices, header["options"]["seed"])
+        self.devices = open_devices(choose_backend(backend), Graph(self.config.layers, shapes, data.class_tree).devices)
+        self.net = Net(self.config, data, self.devices, header["options"]["seed"])
         self.net.load(tensors)
         self.class_names: list[str] = header["class_names"]
-        self.dtype, self.shape = stored[0]
+        self.probs_layer = self.net.graph.main_cost.inputs[-1].name
         self.mini = header["options"]["mini"]  # more images than it was trained with at a time may not fit
 
     def close(self) -> None:
@@ -82,18 +92,20 @@ class TrainedNet:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    def predict(self, images: np.ndarray, multiview: bool = False) -> np.ndarray:
         """Probabilities (classes, images) for images (channels, height, width, images), or one (channels, height, width).
 
-        The images are as in the data batches: the mean is subtracted, and the centre cropped, here.
+        The images are as in the data batches: they are cropped, and the mean is subtracted, here. `multiview`: the mean
+        over all views, else those of the centre. Raises DataError where shape or type are not those of the net's data.
         """
-        probs = self.acts(self.net.graph.main_cost.inputs[-1].name, images)
+        views = self.views if multiview else 1
+        probs = sum(self.acts(self.probs_layer, images, view) for view in range(views)) / np.float32(views)
         return probs.reshape(-1, probs.shape[-1])
 
-    def acts(self, layer: str, images: np.ndarray) -> np.ndarray:
+    def acts(self, layer: str, images: np.ndarray, view: int = 0) -> np.ndarray:
         """What a layer computes for images: (channels, height, width, images).
 
-        `conv1` is before its neuron, `conv1_neuron` after.
+        `conv1` is before its neuron, `conv1_neuron` after. `view`: 0 the centre, 1 to 4 the corners, 5 to 9 these mirrored.
         """
         images = np.asarray(images)
         if images.ndim == 3:
@@ -107,9 +119,23 @@ class TrainedNet:
             raise DataError(f"images of shape {images.shape}, expected {(*self.shape, 'images')}, one or more")
         if self.dtype == "uint8" and images.dtype != np.uint8:
             raise DataError(f"images of type {images.dtype}, expected uint8, as in the data batches that the net was trained on")
-        return np.concatenate([self._acts(layer, images[..., i : i + self.mini]) for i in range(0, images.shape[-1], self.mini)], axis=-1)
+        if not 0 <= view < self.views:
+            raise ValueError(f"view {view}, expected 0 to {self.views - 1}")
+        _, height, width = self.net.data.shapes[0]
+        border = (self.shape[1] - height) // 2
+        top, left = [(border, border), (0, 0), (0, 2 * border), (2 * border, 0), (2 * border, 2 * border)][view % 5]
+        crops = images[:, top : top + height, left : left + width]
+        crops = crops[:, :, ::-1] if view >= 5 else crops
+        return np.concatenate([self._acts(layer, crops[..., i : i + self.mini]) for i in range(0, crops.shape[-1], self.mini)], axis=-1)
 
     def _acts(self, layer: str, images: np.ndarray) -> np.ndarray:
         labels = [np.zeros((*shape, images.shape[-1]), np.float32) for shape in self.net.data.shapes[1:]]
         _, kept = self.net.test((np.ascontiguousarray(images), *labels), (layer,))
         return kept[layer]
+
+
+def open_devices(backend: str, indices: list[int]) -> dict[int, Device]:
+    """A device for each number that a config uses: the GPU of that number, as far as there are so many, or a share of the cores."""
+    there = load_module(backend).device_count() if backend == "cuda" else len(indices)
+    threads = max(1, (os.cpu_count() or 1) // len(indices))
+    return {index: Device(backend, index, index % there, threads) for index in indices}
