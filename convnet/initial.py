@@ -56,13 +56,13 @@ def parse_function(text: str) -> tuple[str, str, list[str]]:
 
 
 def split_init_from(text: str) -> tuple[str, dict[str, str]]:
-    """`CHECKPOINT[:layer=layer,...]` -> the checkpoint, and for layers of this net those of the checkpoint."""
+    """`CHECKPOINT[:layer=layer,...]` -> the checkpoint, and for layers of this net those of the checkpoint, or "random"."""
     path, colon, pairs = text.rpartition(":")
     if not colon or "=" not in pairs:
         return text, {}
     renamed = dict(pair.split("=", 1) for pair in pairs.split(",") if pair.count("=") == 1)
     if len(renamed) != len(pairs.split(",")) or not all((*renamed, *renamed.values())):
-        raise CommandLineError(f"--init-from {text}: expected CHECKPOINT:layer=layer,..., for some layers of this net those of the checkpoint, each once")
+        raise CommandLineError(f"--init-from {text}: expected CHECKPOINT:layer=layer,..., for some layers of this net those of the checkpoint or random, each once")
     return path, renamed
 
 
@@ -72,7 +72,7 @@ class Initial:
     folder       of the config's files
     allow_code   whether functions beside the config may run
     source       where --init-from has it: the checkpoint's file and tensors, None for "random" or where nothing is given
-    renamed      layer of this net -> layer of the checkpoint
+    renamed      layer of this net -> layer of the checkpoint, or "random": the seed says
     """
 
     def __init__(self, folder: Path, allow_code: bool = False, init_from: str = "", tensors: dict[str, np.ndarray] | None = None,
@@ -115,6 +115,9 @@ class Initial:
     # ---- a checkpoint ----------------------------------------------------------------------------------------
 
     def _of_same_name(self, layer, full: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        if self.renamed.get(layer.name) == "random":
+            self.left[full] = "as --init-from says"
+            return None
         name = self.renamed.get(layer.name, layer.name) + full[len(layer.name):]
         found = self.tensors.get(name)
         if found is not None and found.shape == shape:

@@ -218,6 +218,14 @@ def test_a_warm_start_takes_layers_under_other_names(tmp_path):
     assert failed(layers_of(), wrong, CommandLineError) == "--init-from: no layer fc3 in this net; did you mean fc2?"
 
 
+def test_a_layer_of_the_same_shape_can_begin_anew(tmp_path):
+    path, renamed = split_init_from("old.ckpt:fc2=random")
+    initial, tensors = Initial(tmp_path, init_from=path, tensors=other(), renamed=renamed), other()
+    found, plain = started(layers_of(), initial), started(layers_of())
+    assert np.array_equal(found["conv1.W0"], tensors["conv1.W0"]) and np.array_equal(found["fc2.W0"], plain["fc2.W0"])
+    assert initial.report()[1:] == [f"Not from there, but from the seed: fc2.{name}: as --init-from says" for name in ("W0", "b")]
+
+
 @pytest.mark.parametrize("text", ["a.ckpt:x=", "a.ckpt:x=y,", "a.ckpt:x=y,x=z", "a.ckpt:=y"])
 def test_names_that_cannot_be_read(text):
     with pytest.raises(CommandLineError, match="expected CHECKPOINT:layer=layer"):
