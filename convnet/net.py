@@ -13,7 +13,7 @@ from .backends import ALIGNMENT, Device, Tensor, padded
 from .compiler import Compiler
 from .config import Config
 from .data import Provider
-from .errors import CommandLineError, DataError, OutOfMemory
+from .errors import CommandLineError, ConfigError, DataError, OutOfMemory
 from .graph import Graph
 from .initial import Initial
 from .plan import Plan
@@ -163,14 +163,14 @@ class Net:
             else:
                 self._upload(value, np.zeros_like(array) if name.endswith(".sum") and i else array)
 
-    def tensor_names(self) -> list[str]:
+    def tensor_names(self, graph: Graph | None = None) -> list[str]:
         """What a run goes on with: all weights and what updates left, what is fixed, and sums of gradients that are not complete."""
-        learned = []
-        for node in self.graph.nodes:
+        learned, graph = [], graph or self.graph
+        for node in graph.nodes:
             for full, weights in node.owned():
-                summed = ("sum",) if self.graph.minibatches(node, weights) > 1 else ()
+                summed = ("sum",) if graph.minibatches(node, weights) > 1 else ()
                 learned += [full, *(f"{full}.{name}" for name in (*weights.kept, *summed))]
-        return learned + [f"{node.name}.{name}" for node in self.graph.nodes for name in node.fixed]
+        return learned + [f"{node.name}.{name}" for node in graph.nodes for name in node.fixed]
 
     def tensors(self) -> dict[str, np.ndarray]:
         return {name: self.get(name) for name in self.tensor_names()}
@@ -181,6 +181,19 @@ class Net:
             if name not in tensors:
                 raise DataError(f"{name} is missing: the weights are of another net")
             self.set(name, tensors[name])
+
+    def under(self, config: Config) -> Graph:
+        """The graph of the same layers with other params; ConfigError where these need other tensors, as superEps does."""
+        graph = Graph(config.layers, self.data.shapes, self.data.class_tree)
+        if other := set(self.tensor_names(graph)) ^ set(self.tensor_names()):
+            raise ConfigError(f"{config.params_file}: with {self.config.params_file} before it in a run, expected the same superEps and updatePeriod: "
+                              f"one has {min(other)}, the other not")
+        return graph
+
+    def change_params(self, config: Config) -> None:
+        """Goes on with the same layers, tensors and memory under another params file; plans are made anew."""
+        self.graph, self.config = self.under(config), config
+        self._plans.clear()
 
     # ---- plans ------------------------------------------------------------------------------------------------
 

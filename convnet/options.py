@@ -12,11 +12,12 @@ from typing import Any
 
 from .cfgfile import Value, suggest
 from .data import parse_range
+from .drops import parse_drop, parse_steps
 from .errors import CommandLineError, ConfigError
 
 FLAG_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 THIS_TIME = {"resume", "max_steps", "log", "save_path", "save_file", "test_only", "check_grads", "plan", "profile", "trace", "timeline", "init_from", "allow_code",
-             "test_out", "logreg_name", "write_features", "feature_path", "conv_to_local", "unshare_weights"}  # what to do now, not how to train
+             "test_out", "logreg_name", "write_features", "feature_path", "conv_to_local", "unshare_weights", "stages"}  # what to do now, not how to train
 COMMAND_LINE_ONLY = THIS_TIME - {"max_steps", "log", "save_path"} | {"strict_legacy"}
 
 
@@ -41,6 +42,11 @@ class Options:
     crop_border: int | None = option(None, "pixels cropped off each side of the images, at random in training, with mirroring", kind="int", metavar="N")
     inner_size: int | None = option(None, "side of the square that crops have, in place of --crop-border", kind="int", metavar="N")
     scalar_mean: float | None = option(None, "subtract this number from every pixel instead of the data's mean image; -1: the mean image", kind="number", metavar="X")
+    lr_steps: str | None = option(None, "multiply all learning rates from given epochs on, as 23:0.1,51:0.1; each on top of those before", metavar="EPOCH:FACTOR,...")
+    lr_drop: str | None = option(None, "plateau: divide all learning rates by 10 when the test error stops improving; plateau:patience=5,factor=10,drops=3 are "
+                                       "its defaults, in tests", metavar="RULE")
+    stages: str | None = option(None, "train with several params files, one after the other, in place of params.cfg: a file that lists them, with their epochs",
+                                kind="path", metavar="FILE")
     save_path: str | None = option(None, "folder for the runs' folders of checkpoints; default: nothing is saved", kind="path", metavar="DIR")
     save_file: str | None = option(None, "this very folder for the checkpoints; a run that is there goes on", kind="path", metavar="DIR")
     keep: int = option(2, "checkpoints to keep, beside the best", kind="int", metavar="N")
@@ -110,6 +116,8 @@ class Options:
         for name, least in (("epochs", 1), ("max_steps", 0), ("test_freq", 1), ("mini", 1), ("wupdate_freq", 1), ("keep", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise CommandLineError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected {least} or more")
+        parse_steps(self.lr_steps)
+        parse_drop(self.lr_drop)
         if self.seed >= 2**32:
             raise CommandLineError(f"--seed {self.seed}: expected a number below {2**32}")
         if self.crop_border is not None and self.inner_size is not None and {"crop_border", "inner_size"} <= self.given:

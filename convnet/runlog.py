@@ -11,7 +11,7 @@ from .errors import CannotCreate, WriteFailed
 
 
 class RunLog:
-    """Events start, train, test, checkpoint, warning, end, each with its time in seconds since 1970.
+    """Events start, train, test, stage, rates, checkpoint, warning, end, each with its time in seconds since 1970.
 
     A file that exists is added to: a resumed run goes on in the log of the first. Once it was `start`ed, leaving the
     `with` writes the end, with the reason.

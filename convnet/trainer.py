@@ -7,7 +7,7 @@ import sys
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,14 @@ from tqdm import tqdm
 
 from . import checkpoint
 from .data import Batch, Prefetcher, Provider, minibatches
+from .drops import Plateau, factor_at, parse_drop, parse_steps
 from .errors import CommandLineError, ConvnetError
 from .net import Net
 from .options import Options
 from .outputs import write_predictions
 from .runlog import RunLog
 from .schedule import progress
+from .stages import Stage, stage_at
 
 RULE = "=" * 55
 
@@ -44,6 +46,7 @@ class Position:
     """What comes next: image `image` of the batch at `index` of the range, in `epoch`; `step` minibatches are done.
 
     sums: what the costs of the batch add up to so far.
+    test_due: a signal came before the test that was planned here was done.
     """
 
     epoch: int = 1
@@ -51,12 +54,19 @@ class Position:
     image: int = 0
     step: int = 0
     sums: dict[str, list[float]] = field(default_factory=dict)
+    test_due: bool = False
 
 
 class Trainer:
-    """Trains a net. `run_folder`: where checkpoints go, None: nowhere. `header`: of the checkpoint it goes on from, and what goes into the next."""
+    """Trains a net.
 
-    def __init__(self, net: Net, provider: Provider, options: Options, log: RunLog, run_folder: Path | None, header: dict):
+    run_folder  where checkpoints go, None: nowhere
+    header      of the checkpoint it goes on from, and what goes into the next
+    stages      params files, one after the other; None: that of the net for the whole run
+    """
+
+    def __init__(self, net: Net, provider: Provider, options: Options, log: RunLog, run_folder: Path | None, header: dict,
+                 stages: list[Stage] | None = None):
         self.net, self.provider, self.options, self.log = net, provider, options, log
         self.run_folder, self.header = run_folder, header
         self.position = resumed_position(header, options.train_range) if header.get("position") else Position()
@@ -65,8 +75,13 @@ class Trainer:
         self.history: dict[str, list] = header.get("history") or {"train": [], "test": []}
         self.saved_step = self.position.step
         self.last_step = self.position.step + options.max_steps if options.max_steps else None
-        rates = {full: weights.rate for node in net.graph.nodes for full, weights in node.owned()}
-        self._schedules = [rates[name] for name in net.rate_slots]
+        self.stages = stages or [Stage("", 1, options.epochs, net.config)]
+        for stage in self.stages:
+            net.under(stage.config)
+        self._enter(stage_at(self.stages, self.position.epoch))
+        self._steps = parse_steps(options.lr_steps)
+        self._watches = parse_drop(options.lr_drop) is not None
+        self.plateau = replace(parse_drop(options.lr_drop) or Plateau(), **header.get("plateau", {}))
         self._signal, self._signal_time = 0, 0.0
 
     # ---- training ---------------------------------------------------------------------------------------------
@@ -93,9 +108,12 @@ class Trainer:
         numbers = self.options.train_range
         if self.position.epoch > self.options.epochs:
             print(f"All {self.options.epochs} epochs are done; --epochs {2 * self.options.epochs} would train longer", flush=True)
+        if self.position.test_due:
+            self._test_and_save(planned=True)
         with Prefetcher(self.provider, self._batch_numbers()) as batches:
             for batch in batches:
                 place = self.position
+                self._begin_epoch()
                 start = time.perf_counter()
                 count = self._train_batch(batch)
                 self._report(batch, count, time.perf_counter() - start)
@@ -107,7 +125,7 @@ class Trainer:
                 if place.index == len(numbers):
                     place.epoch, place.index = place.epoch + 1, 0
                 if done % self.options.test_freq == 0:
-                    self._test_and_save()
+                    self._test_and_save(planned=True)
                 if self._stop_now():
                     break
         if self.saved_step != self.position.step:
@@ -155,8 +173,44 @@ class Trainer:
     def _rates(self) -> list[float]:
         """The learning rates of this minibatch, by slot (SEMANTICS 2.3)."""
         place, count = self.position, len(self.options.train_range)
-        done = progress((place.epoch - 1) * count + place.index + 1, self.options.epochs, count)
-        return [schedule.rate(done, place.step, self.options.seed) for schedule in self._schedules]
+        stage = self.stage
+        done = progress((place.epoch - stage.first) * count + place.index + 1, stage.last - stage.first + 1, count)
+        factor = factor_at(self._steps, place.epoch) * self.plateau.rate_factor
+        return [factor * schedule.rate(done, place.step, self.options.seed) for schedule in self._schedules]
+
+    def _begin_epoch(self) -> None:
+        """Takes the params of the stage that begins, and says where --lr-steps change the rates."""
+        place, stage = self.position, stage_at(self.stages, self.position.epoch)
+        if stage is not self.stage:
+            self._enter(stage)
+        if (place.index, place.image) != (0, 0):
+            return
+        if len(self.stages) > 1 and place.epoch == stage.first:
+            print(f"Stage {stage.name}: {stage.config.params_file}, epochs {stage.first} to {stage.last}", flush=True)
+            self.log.write("stage", name=stage.name, params=stage.config.params_file, epoch=place.epoch, step=place.step)
+        if place.epoch in dict(self._steps):
+            self._tell_factor(f"Epoch {place.epoch} of --lr-steps")
+
+    def _enter(self, stage: Stage) -> None:
+        self.stage, config = stage, stage.config
+        if config is not self.net.config:
+            self.net.change_params(config)
+        self.header = {**self.header, "params_text": config.params_text, "params_file": config.params_file, "params_path": os.path.abspath(config.params_file)}
+        rates = {full: weights.rate for node in self.net.graph.nodes for full, weights in node.owned()}
+        self._schedules = [rates[name] for name in self.net.rate_slots]
+
+    def _tell_factor(self, why: str) -> None:
+        place = self.position
+        factor = factor_at(self._steps, place.epoch) * self.plateau.rate_factor
+        print(f"{why}: learning rates are those of the params file times {factor:.6g}", flush=True)
+        self.log.write("rates", epoch=place.epoch, step=place.step, factor=factor, reason=why)
+
+    def _watch(self, means: dict[str, list[float]]) -> None:
+        """Lowers the rates where the test error has stopped improving."""
+        cost = self.net.graph.main_cost
+        error, best = means[cost.name][cost.layer.score], self.plateau.best
+        if self.plateau.see(error):
+            self._tell_factor(f"No test of the last {self.plateau.patience} was below {best:.6f} (--lr-drop, {self.plateau.dropped} of {self.plateau.drops})")
 
     def _check_finite(self, costs: dict[str, np.ndarray], arrays, number: int) -> None:
         bad = [name for name, values in costs.items() if not np.isfinite(values).all()]
@@ -245,10 +299,12 @@ class Trainer:
             raise CommandLineError(f"--logreg-name {self.options.logreg_name}: no such cost; expected one of {', '.join(costs)}")
         return (cost.inputs[-1].name,)
 
-    def _test_and_save(self) -> None:
+    def _test_and_save(self, planned: bool = False) -> None:
+        """`planned`: by --test-freq, and not since the run ends here: the learning rates may depend on it."""
         start = time.perf_counter()
         print("======================Test output======================")
         means, images = self.test()
+        self.position.test_due = planned and not means
         if means:
             print(self.format(means))
             for name, values in means.items():
@@ -262,6 +318,8 @@ class Trainer:
             print(self.format(means))
         if means:
             self._remember("test", means, self.position.index)
+            if planned and self._watches:
+                self._watch(means)
         print("-" * 55)
         self._print_weights()
         print("-" * 55)
@@ -296,7 +354,7 @@ class Trainer:
             if self.best is None or score < self.best[0]:
                 self.best = (score, name)
         header = {**self.header, "position": asdict(place), "best": self.best, "options": self.options.stored(),
-                  "commanded": sorted(self.options.commanded), "test": means or {}, "recent": self.recent, "history": self.history}
+                  "commanded": sorted(self.options.commanded), "test": means or {}, "recent": self.recent, "plateau": self.plateau.state(), "history": self.history}
         mean = {} if self.net.data.mean is None else {"data.mean": self.net.data.mean}
         path = checkpoint.save(self.run_folder, name, header, tensors | mean)
         checkpoint.prune(self.run_folder, self.options.keep, self.best[1] if self.best else None)

@@ -9,6 +9,7 @@ import os
 import platform
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..cfgfile import read_text
 from ..config import Config, parse_config, read_config
 from ..data import Batch, Provider, format_range, mean_of, open_provider
 from ..data.provider import square_shape
+from ..drops import parse_drop
 from ..errors import CannotCreate, CommandLineError, ConfigError, MissingInput, NoSuchDevice
 from ..gradcheck import check_gradients
 from ..graph import Graph, listed
@@ -29,6 +31,7 @@ from ..options import Options, read_options_section
 from ..outputs import write_features
 from ..predict import MEANING, load_checkpoint, newest_checkpoint
 from ..runlog import RunLog
+from ..stages import Stage, make_stages, read_stages, stage_at
 from ..trainer import Trainer
 from ..untie import untied_layers, untied_tensors
 from . import run_command
@@ -83,10 +86,17 @@ def train(argv: list[str] | None = None) -> int:
         warnings += damaged
         header, tensors = load_checkpoint(resumed)
         options.update(header["options"], header["commanded"])
-    config = load_config(layers_cfg, params_cfg, header, warnings, options.strict_legacy)
+    stages = load_stages(layers_cfg, params_cfg, options, header, warnings)
+    config = stages[0].config if stages else load_config(layers_cfg, params_cfg, header, warnings, options.strict_legacy)
     read_options_section(options, config.options, config.params_file)
     options.check()
-    tied, config = config, untied_layers(config, options.conv_to_local or [], options.unshare_weights or [])
+    if stages:
+        check_stages(stages, options, words["epochs"], warnings)
+        config = stage_at(stages, header["position"]["epoch"] if header else 1).config
+    untied = {id(each): untied_layers(each, options.conv_to_local or [], options.unshare_weights or [])
+              for each in [config, *(stage.config for stage in stages)]}
+    tied, config = config, untied[id(config)]
+    stages = [replace(stage, config=untied[id(stage.config)]) for stage in stages]
 
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(RunLog(Path(options.log) if options.log else None))
@@ -95,7 +105,8 @@ def train(argv: list[str] | None = None) -> int:
         data = data_spec(provider, first, options, tensors)
         backend = choose_backend(options.backend)
         graph = Graph(config.layers, data.shapes, data.class_tree)
-        for layer in config.layers if options.wupdate_freq > 1 else ():
+        configs = [stage.config for stage in stages] or [config]
+        for layer in itertools.chain(*(each.layers for each in configs)) if options.wupdate_freq > 1 else ():
             if isinstance(layer, WeightLayer) and not layer.update_period:
                 layer.update_period = options.wupdate_freq * graph.passes
         devices = open_devices(stack, graph, backend, options)
@@ -103,7 +114,7 @@ def train(argv: list[str] | None = None) -> int:
                   isa=host_isa() if backend == "host" else None, devices=device_names(devices), options=options.stored(),
                   resumed=str(resumed) if resumed else None)
         net = Net(config, data, devices, options.seed, "float64" if options.check_grads else "float32", options.mini, options.conserve_mem)
-        warnings += [*config.warnings, *doubts(net, options, resumed)]
+        warnings += [*dict.fromkeys(text for each in configs for text in each.warnings), *doubts(net, options, resumed)]
         for text in warnings:
             log.warning(text)
         arrays = tuple(np.ascontiguousarray(array[..., : options.mini]) for array in first.data)
@@ -134,12 +145,13 @@ def train(argv: list[str] | None = None) -> int:
         run_folder = None if options.test_only else open_run_folder(stack, options, resumed, log)
         fresh = {"layers_text": config.layers_text, "params_text": config.params_text, "layers_file": config.layers_file,
                  "params_file": config.params_file, "params_path": os.path.abspath(config.params_file), "convnet": __version__, "meaning": MEANING, "class_names": provider.class_names,
-                 "crop_border": provider.crop_border, "shapes": data.shapes, "stored": data.stored}
+                 "crop_border": provider.crop_border, "shapes": data.shapes, "stored": data.stored,
+                 "stages": [stage.stored() for stage in stages]}
         if any(layer.reads_class_tree for layer in config.layers):
             fresh["class_tree"] = data.class_tree
         if resumed and run_folder != resumed.parent:
             fresh["best"] = None  # it is a file of another folder
-        trainer = Trainer(net, provider, options, log, run_folder, {**header, **fresh})
+        trainer = Trainer(net, provider, options, log, run_folder, {**header, **fresh}, stages)
         if options.test_only:
             return test_only(trainer, log)
         describe_net(net, images, backend)
@@ -175,6 +187,38 @@ def load_config(layers_cfg: str | None, params_cfg: str | None, header: dict, wa
     if params_cfg is None and params_text == header["params_text"]:
         config.options = {}  # they are in the checkpoint
     return config
+
+
+def load_stages(layers_cfg: str | None, params_cfg: str | None, options: Options, header: dict, warnings: list[str]) -> list[Stage]:
+    """The params files of --stages, or of the checkpoint; none where one params file holds for the whole run."""
+    if options.stages and params_cfg is not None:
+        raise CommandLineError("--stages names the params files; expected one config file, convnet-train layers.cfg --stages FILE, or none with --resume")
+    listed = read_stages(options.stages) if options.stages else header.get("stages") if params_cfg is None else None
+    if not listed:
+        return []
+    if layers_cfg is None and not header:
+        raise CommandLineError("expected a config file: convnet-train layers.cfg --stages FILE")
+    text = read_text(layers_cfg) if layers_cfg is not None else header["layers_text"]
+    if header and text != header["layers_text"]:
+        warnings.append(f"{layers_cfg} has changed since the checkpoint was written: the layers of the checkpoint are used")
+    stages = make_stages(listed, header.get("layers_text", text), header.get("layers_file", layers_cfg), options.strict_legacy)
+    if not options.stages:
+        for stage in stages:
+            stage.config.options = {}  # they are in the checkpoint
+    return stages
+
+
+def check_stages(stages: list[Stage], options: Options, epochs: str | None, warnings: list[str]) -> None:
+    """Takes the number of epochs, and says what contradicts it."""
+    if epochs is not None or options.lr_steps or parse_drop(options.lr_drop):
+        name = "--epochs" if epochs is not None else "--lr-steps" if options.lr_steps else "--lr-drop"
+        raise CommandLineError(f"{name}: the stages of this run say how many epochs each params file holds; change them in their file, and give --stages FILE")
+    options.epochs = stages[-1].last
+    first = stages[0].config.options
+    for stage in stages[1:]:
+        for key, value in stage.config.options.items():
+            if key != "epochs" and (key not in first or first[key].text != value.text):
+                warnings.append(f"{stage.config.params_file}:{value.line}: [convnet-train] {value.key}: ignored; the options of a run are those of its first stage")
 
 
 def open_data(config: Config, options: Options) -> Provider:
