@@ -1,12 +1,14 @@
 """The original programs' command lines: what they meant, they mean."""
 from __future__ import annotations
 
+import io
 import pickle
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import convnet
 from convnet import checkpoint
@@ -246,6 +248,55 @@ def test_the_side_of_the_crops(place):
                            (["--inner-size=6", "--crop-border=1"], "--inner-size 6: expected no --crop-border beside it")):
         place.train(*words, code=2)
         assert message in place.told
+
+
+# ---- batches of JPEG strings -----------------------------------------------------------------------------
+
+TREEFC = DATA + """\
+[tree]
+type=treefc
+inputs=data
+initW=0.001
+[probs]
+type=softmax
+inputs=tree
+[logprob]
+type=cost.logreg
+inputs=labels,probs
+"""
+SEVERAL = DATA + """\
+[fc9]
+type=fc
+inputs=data
+outputs=4
+initW=0.001
+neuron=logistic
+[logprob]
+type=cost.crossent2
+inputs=labels,fc9
+"""
+
+
+@pytest.mark.parametrize("layers", [TREEFC, SEVERAL], ids=["a tree of classes", "several classes an image"])
+def test_batches_of_the_2012_program_train_its_nets(place, layers):
+    """Pictures of one colour a class, in JPEG strings; classes 0 and 1 below node 5, 2 and 3 below 6, all below 9."""
+    colours, rng = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200], [220, 220, 40]]), np.random.default_rng(0)
+    for number in (1, 2):
+        classes = rng.integers(0, 4, 40)
+        pictures = []
+        for label in classes:
+            file = io.BytesIO()
+            Image.fromarray((colours[label] + rng.integers(-20, 20, (8, 8, 3))).astype(np.uint8)).save(file, "JPEG")
+            pictures.append(file.getvalue())
+        Path(f"data_batch_{number}").write_bytes(pickle.dumps((pictures, [(8, 8)] * 40, [[int(label)] for label in classes]), 2))
+    write_pickle(Path("batches.meta"), {"num_vis": 192, "data_mean": np.full((192, 1), 110.0), "label_names": list("abcd"), "batch_size": 40,
+                                        "tree": {9: [5, 6], 5: [0, 1], 6: [2, 3]}, "all_wnids": {"gproot": 9}})
+    place.write(layers)
+    Path("params.cfg").write_text(f"[{'tree' if layers is TREEFC else 'fc9'}]\n{RATES.replace('0.02', '0.0005')}[logprob]\n")
+    out = place.run("--data-path=.", "--data-provider=inet-lr-cropped-jpeg", "--crop-border=1", "--train-range=1", "--test-range=2", "--mini=20", "--epochs=15",
+                    "--backend=host")
+    last = re.findall(r"^logprob:  (.*)$", out, re.M)[-1].split(", ")
+    assert float(last[1]) < 0.05  # wrong classes, or wrong outputs
 
 
 # ---- weights of their own ------------------------------------------------------------------------------

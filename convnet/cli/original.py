@@ -16,8 +16,9 @@ WITHOUT_MEANING = {
     "force-save": "a run that stops always saves",
     "pca-noise": "the 2012 program did not use it either",
 }
-# Providers of the originals by the names of ours that give the same.
-PROVIDERS = {"dummy-cn": "dummy-lr", "dummy-ce": "dummy-lr", "dummy-labeled": "dummy-lr"}
+# Providers of the originals by the names of ours that give the same; of dummies, what stands before the number of values.
+PROVIDERS = {"dummy-cn": "dummy-lr", "dummy-ce": "dummy-lr", "dummy-labeled": "dummy-lr", "inet-lr": "image", "flatmem": "cifar",
+             "inet-lr-cropped": "cifar-cropped", "inet-lr-cropped-jpeg": "cifar-cropped", "flickr-ce-cropped": "cifar-cropped"}
 
 
 def add_original_options(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +73,7 @@ def take_original_words(words: dict[str, str | None]) -> tuple[str | None, str |
         if words["resume"] is not None:
             raise CommandLineError("--load-file is --resume; expected one of them")
         words["resume"] = load
-    if (name := words["data_provider"]) and name.rpartition("-")[0] in PROVIDERS:
-        words["data_provider"] = f"{PROVIDERS[name.rpartition('-')[0]]}-{name.rpartition('-')[2]}"
+    if name := words["data_provider"]:
+        kind, _, values = name.rpartition("-")
+        words["data_provider"] = PROVIDERS.get(name, name) if kind not in PROVIDERS or not values.isdigit() else f"{PROVIDERS[kind]}-{values}"
     return layers or layer_def, params or layer_params, told

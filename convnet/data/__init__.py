@@ -42,7 +42,7 @@ def open_provider(
 ) -> Provider:
     """The provider that `--data-provider NAME` means.
 
-    name         cifar, cifar-cropped (both read a directory of batches: `cifar.py`),
+    name         cifar, cifar-cropped, image (all read a directory of batches: `cifar.py`),
                  dummy:CxHxW[:CLASSES] or dummy-lr-D (`dummy.py`)
     data_path    the directory; the dummies need none
     crop_border  pixels cropped off each side; None: 4 for cifar-cropped, else 0
@@ -58,11 +58,11 @@ def open_provider(
     if crop_border is None:
         crop_border = DEFAULT_CROP_BORDER.get(name, 0)
     common = {"crop_border": crop_border, "net_classes": net_classes, "label_kind": label_kind}
-    if name in ("cifar", "cifar-cropped"):
+    if name in ("cifar", "cifar-cropped", "image"):
         return CifarProvider(name, None if data_path is None else Path(data_path), **common)
     if name.startswith("dummy"):
         return DummyProvider(name, **common, seed=seed, images=images)
     raise CommandLineError(
-        f"--data-provider: found {name!r}, expected cifar, cifar-cropped, dummy:CxHxW[:CLASSES] "
+        f"--data-provider: found {name!r}, expected cifar, cifar-cropped, image, dummy:CxHxW[:CLASSES] "
         "or dummy-lr-D"
     )

@@ -4,17 +4,24 @@ Each file is a pickle, of Python 2 or 3, or the same content as `.npz` (`data_ba
 `batches.meta.npz`). A batch has
 
     data     (values, images), one column an image, channel by channel, row by row; or the
-             transpose, as CIFAR-10's own Python files; uint8, other integers 0 to 255, or floats
-    labels   one integer an image; or fine_labels, as CIFAR-100
+             transpose, as CIFAR-10's own Python files; uint8, other integers 0 to 255, or floats.
+             Or a list of JPEG strings, of the size in the meta file; of larger ones the centre
+    labels   one integer an image, or a list of those that it has, or a matrix (classes, images);
+             or fine_labels, as CIFAR-100
 
-A batch may lie in parts, `data_batch_1.1`, `data_batch_1.2`, ..., joined in this order. Where
-CIFAR-10's `test_batch` lies beside the others it is the batch after the last. The meta file has
+The 2012 program's batches of JPEG strings are a tuple (data, sizes, labels). A batch may lie in
+parts, `data_batch_1.1`, `data_batch_1.2`, ..., joined in this order, or so in a folder
+`data_batch_1`, as cuda-convnet2's. Where CIFAR-10's `test_batch` lies beside the others it is the
+batch after the last. The meta file has
 
     num_vis              values in an image
     data_mean            as many, their mean over the training images; may be absent
     label_names          of the classes; or fine_label_names
     num_cases_per_batch  images in a batch, the last may have fewer
-    img_channels, img_size (the side of a square) or img_height and img_width
+    label_offset         added to all labels; may be absent
+    tree, all_wnids      the children of each node of the classes' tree, and the root's number as
+                         gproot (the 2012 program's): what treefc needs
+    img_channels or num_colors, img_size (the side of a square) or img_height and img_width
                          all optional: else a square of three channels, or else of one
 """
 
@@ -28,13 +35,14 @@ from pathlib import Path
 import numpy as np
 
 from convnet.data.batches import Batch, format_range
+from convnet.data.jpeg import decode_batch, is_jpegs
+from convnet.data.labels import REMAKE, LabelRule, Labels, read_class_tree, shown
 from convnet.data.provider import Provider, square_shape
 from convnet.data.records import read_record
 from convnet.errors import CommandLineError, DataError, MissingInput
 
 BATCH_NAME = re.compile(r"data_batch_([0-9]{1,9})(?:\.([0-9]{1,9}))?(\.npz)?")
 MAX_LABELS = 2**24  # float32 has every integer up to here
-REMAKE = "; make the file again, or fetch it again"
 
 
 class CifarProvider(Provider):
@@ -61,14 +69,16 @@ class CifarProvider(Provider):
             class_names=meta.class_names,
             mean=meta.mean,
             numbers=sorted(self.files),
+            class_tree=meta.class_tree,
             label_kind=label_kind,
         )
         # Labels are below the smallest of these, and a wrong one is told why.
-        self.label_limit, self.label_limit_reason = min(
+        limit, reason = min(
             (named or MAX_LABELS, f"{meta.path.name} names {named} classes{REMAKE}"),
             (net_classes or MAX_LABELS, f"the net has {net_classes} outputs, give it more"),
             (MAX_LABELS - 1, f"labels are float32{REMAKE}"),
         )
+        self.rule = LabelRule(limit, reason, self.classes, meta.label_offset)
 
     def read(self, number: int) -> Batch:
         if number not in self.files:
@@ -76,21 +86,32 @@ class CifarProvider(Provider):
                 f"{self.path}: no data_batch_{number}; there are {format_range(self.numbers)}"
             )
         parts = [self._read_file(path) for path in self.files[number]]
-        pixels, labels = (_join(arrays) for arrays in zip(*parts, strict=True))
-        most = self.meta.images_per_batch
-        if most is not None and len(labels) > most:
+        pixels = _join([pixels for pixels, _ in parts])
+        labels = Labels.joined([labels for _, labels in parts])
+        if labels.index is None and (self.label_kind != "vector" or labels.vectors is None):
             raise DataError(
-                f"{self.files[number][0]}: {len(labels)} images in the batch, expected at most "
+                f"{self.files[number][0]}: labels: a matrix, or an image that has none; the net "
+                "reads one class an image"
+            )
+        images = pixels.shape[-1]
+        most = self.meta.images_per_batch
+        if most is not None and images > most:
+            raise DataError(
+                f"{self.files[number][0]}: {images} images in the batch, expected at most "
                 f"num_cases_per_batch = {most} of {self.meta.path.name}{REMAKE}"
             )
-        pixels = np.ascontiguousarray(pixels).reshape(*self.stored, len(labels))
-        return Batch(number, (pixels, *self.label_arrays(labels)))
+        pixels = np.ascontiguousarray(pixels).reshape(*self.stored, images)
+        return Batch(number, (pixels, *self.label_arrays(labels.index, labels.vectors)))
 
-    def _read_file(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels (values, images) and labels (images,) of one file."""
-        record = read_record(path)
-        labels = self._labels(path, _either(path, record, "labels", "fine_labels"))
+    def _read_file(self, path: Path) -> tuple[np.ndarray, Labels]:
+        """Pixels (values, images) and labels of one file."""
+        record = read_record(path, ("data", "sizes", "labels"))
+        labels = self.rule.read(path, _either(path, record, "labels", "fine_labels"))
         data = _either(path, record, "data")
+        if is_jpegs(data):
+            if len(data) != len(labels):
+                raise DataError(f"{path}: {len(data)} images and {len(labels)} labels{REMAKE}")
+            return decode_batch(path, data, self.stored), labels
         values, images = self.meta.values, len(labels)
         shape = data.shape if isinstance(data, np.ndarray) else type(data).__name__
         if shape not in ((values, images), (images, values)) or images == 0:
@@ -102,23 +123,6 @@ class CifarProvider(Provider):
         # Where both fit, the original's own layout: a column an image, but a row in files of features.
         columns = shape == (values, images) and not (values == images and "source_model" in record)
         return _pixels(path, data if columns else data.T), labels
-
-    def _labels(self, path: Path, found: object) -> np.ndarray:
-        """float32 (images,) of a list or array of integers 0 to `label_limit` - 1."""
-        if isinstance(found, np.ndarray):
-            found = found.ravel().tolist()
-        if not isinstance(found, (list, tuple)):
-            raise DataError(f"{path}: labels: a {type(found).__name__}, expected a list{REMAKE}")
-        for image, label in enumerate(found):
-            real = isinstance(label, (int, float, np.integer, np.floating))
-            # In this order: NaN and infinity, which no range holds, have no int().
-            in_range = real and 0 <= label < self.label_limit and label == int(label)
-            if not in_range or isinstance(label, bool):
-                raise DataError(
-                    f"{path}: image {image}: label {_shown(label)}, expected an integer 0 to "
-                    f"{self.label_limit - 1}: {self.label_limit_reason}"
-                )
-        return np.array(found, np.float32)
 
 
 class _Meta:
@@ -134,24 +138,33 @@ class _Meta:
         self.mean = self._mean()  # the same, or None
         self.class_names = self._class_names()
         self.images_per_batch = self._integer("num_cases_per_batch")
+        self.label_offset = self._integer("label_offset", least=-MAX_LABELS) or 0
+        self.class_tree = None
+        if "tree" in self.record:
+            self.class_tree = read_class_tree(path, self.record["tree"], self.record.get("all_wnids"))
+            leaves = len(self.class_tree) - len({*self.class_tree} - {-1})
+            if self.class_names and leaves != len(self.class_names):
+                raise DataError(
+                    f"{path}: tree: {leaves} classes, and label_names {len(self.class_names)}{REMAKE}"
+                )
 
-    def _integer(self, key: str) -> int | None:
-        """A positive integer, or None when the file has no such key."""
+    def _integer(self, key: str, least: int = 1) -> int | None:
+        """An integer from `least` on, or None when the file has no such key."""
         found = self.record.get(key)
         value = found.item() if isinstance(found, np.ndarray) and found.size == 1 else found
         if value is None:
             return None
         integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not integer or not 0 < value < 2**31:
+        if not integer or not least <= value < 2**31:
             raise DataError(
-                f"{self.path}: {key}: found {_shown(value)}, expected a positive integer{REMAKE}"
+                f"{self.path}: {key}: found {shown(value)}, expected an integer from {least} on{REMAKE}"
             )
         return int(value)
 
     def _shape(self) -> tuple[int, int, int]:
         side = self._integer("img_size")
         height, width = self._integer("img_height") or side, self._integer("img_width") or side
-        channels = self._integer("img_channels")
+        channels = self._integer("img_channels") or self._integer("num_colors")
         if channels and not (height and width):
             height = width = math.isqrt(self.values // channels)
         if height and width:
@@ -201,11 +214,11 @@ def _find_batches(path: Path) -> dict[int, list[Path]]:
     parts: dict[int, dict[int, Path]] = {}
     for entry in entries:
         match = BATCH_NAME.fullmatch(entry.name)
-        if match and entry.is_dir():
-            raise DataError(
-                f"{entry}: found a directory (batches of JPEG files are cuda-convnet2's), expected "
-                "a file with arrays of pixels"
-            )
+        if match and entry.is_dir():  # cuda-convnet2's, of files like the parts of others
+            inside = [(BATCH_NAME.fullmatch(file.name), file) for file in sorted(entry.iterdir())]
+            inside = {int(m[2]): file for m, file in inside if m and m[1] == match[1] and m[2]}
+            parts.setdefault(int(match[1]), {}).update(inside)
+            continue
         # A pickle comes before the .npz beside it: sorted so.
         if match and match[2]:
             parts.setdefault(int(match[1]), {}).setdefault(int(match[2]), entry)
@@ -213,9 +226,9 @@ def _find_batches(path: Path) -> dict[int, list[Path]]:
             whole.setdefault(int(match[1]), [entry])
     for number, files in parts.items():
         found = sorted(files)
-        if found != list(range(found[0], found[0] + len(found))) or found[0] > 1:
+        if not found or found != list(range(found[0], found[0] + len(found))) or found[0] > 1:
             raise MissingInput(
-                f"{path}: data_batch_{number} has the parts {format_range(found)}, expected all "
+                f"{path}: data_batch_{number} has the parts {format_range(found) or '(none)'}, expected all "
                 "from 1 (or 0) on; fetch the missing ones"
             )
         whole.setdefault(number, [files[part] for part in found])
@@ -275,11 +288,6 @@ def _is_finite(array: np.ndarray) -> bool:
 
 def _join(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
-
-
-def _shown(value: object) -> str:
-    text = repr(value.item() if isinstance(value, np.generic) else value)
-    return text if len(text) <= 40 else text[:40] + "..."
 
 
 def _described(value: object) -> str:

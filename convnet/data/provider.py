@@ -84,12 +84,15 @@ class Provider:
             )
         return (height - side) // 2
 
-    def label_arrays(self, labels: np.ndarray) -> list[np.ndarray]:
-        """Labels (images,) in the forms that the net reads: (1 or classes, 1, 1, images) float32."""
+    def label_arrays(self, labels: np.ndarray | None, vectors: np.ndarray | None = None) -> list[np.ndarray]:
+        """Labels (images,) in the forms that the net reads: (1 or classes, 1, 1, images) float32.
+
+        vectors  (classes, images), where the data have their own: an image may be of several classes, or none
+        """
         forms = [labels] if self.label_kind != "vector" else []
         if self.label_kind != "index":
-            forms.append(np.arange(self.classes)[:, None] == labels)
-        return [np.ascontiguousarray(form, np.float32).reshape(*shape, len(labels))
+            forms.append(np.arange(self.classes)[:, None] == labels if vectors is None else vectors)
+        return [np.ascontiguousarray(form, np.float32).reshape(*shape, -1)
                 for form, shape in zip(forms, self.shapes[1:], strict=True)]
 
 

@@ -31,9 +31,14 @@ NPZ_ERRORS = (
 )  # fmt: skip
 
 
-def read_record(path: Path) -> dict[str, object]:
-    """The dict in a pickle, or the arrays of an `.npz`; keys that are bytes become text."""
+def read_record(path: Path, fields: tuple[str, ...] = ()) -> dict[str, object]:
+    """The dict in a pickle, or the arrays of an `.npz`; keys that are bytes become text.
+
+    fields  names of what may also stand in a tuple
+    """
     record = _read_npz(path) if path.suffix == ".npz" else read_pickle(path)
+    if fields and isinstance(record, tuple) and len(record) == len(fields):
+        return dict(zip(fields, record, strict=True))
     if not isinstance(record, dict):
         raise DataError(f"{path}: a {type(record).__name__}, expected a dict with named values")
     return {k.decode("latin-1") if isinstance(k, bytes) else k: v for k, v in record.items()}
