@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from math import prod
 
+from .data.augment import NO_AUGMENTATION, Augmentation
 from .graph import Graph, Node
 from .layers import Limits, Weights
 from .recorder import LayerTensors, Recorder, Step, Value
@@ -17,12 +18,15 @@ class Compiler:
     persistent   by name and device, layer.W0@0: weights, momenta, state, mean
     data_types   by dataIdx: dtype and shape as uploaded
     position     of this minibatch among those whose gradients are summed for an update; mini: images of each of them
+    view         that testing sees of uint8 images (ops.h, image_forward); augmentation: what training sees
     """
 
     def __init__(self, graph: Graph, persistent: dict[str, Value], signatures: dict[str, str], images: int, dtype: str,
-                 data_types: dict[int, tuple[str, tuple[int, int, int]]], seed: int, position: int = 0, mini: int = 0):
+                 data_types: dict[int, tuple[str, tuple[int, int, int]]], seed: int, position: int = 0, mini: int = 0,
+                 view: int = 0, augmentation: Augmentation = NO_AUGMENTATION):
         self.graph, self.persistent, self.images, self.dtype, self.seed = graph, persistent, images, dtype, seed
         self.data_types, self.position, self.mini = data_types, position, mini
+        self.view, self.augmentation = view, augmentation
         self.training = False
         size = -(-images // graph.chunks)
         self.bounds = [(min(i * size, images), min((i + 1) * size, images)) for i in range(graph.chunks)]
@@ -172,8 +176,13 @@ class Compiler:
     def image(self, node: Node, chunk: int, device: int) -> Value:
         value, pixels = self.value(self.label(node, chunk), node.shape, device, chunk), self.uploaded(node, chunk, device)
         if not self.ops.is_written(value):
-            self.ops.image_forward(pixels, self.persistent[f"mean@{device}"], self.persistent[f"state@{device}"], value, random=self.training,
-                                   seed=self.seed, purpose=zlib.crc32(f"image {node.name}".encode()), first_image=self.bounds[chunk][0])
+            mean, state = self.persistent[f"mean@{device}"], self.persistent[f"state@{device}"]
+            scalars = {"seed": self.seed, "purpose": zlib.crc32(f"image {node.name}".encode()), "first_image": self.bounds[chunk][0],
+                       "images_per_crop": self.augmentation.images_per_crop}
+            if self.training and f"colors@{device}" in self.persistent:
+                self.ops.noisy_image_forward(pixels, mean, self.persistent[f"colors@{device}"], state, value, scale=self.augmentation.scale, **scalars)
+            else:
+                self.ops.image_forward(pixels, mean, state, value, random=self.training, view=self.view, **scalars)
         return value
 
     def forward(self, index: int) -> None:

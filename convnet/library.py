@@ -47,7 +47,7 @@ SHAPES: dict[str, Callable] = {
     "rflickr_forward": lambda m, s, k: (1,),
     "bce_forward": lambda m, s, k: (3,),
     "sum_columns": lambda m, s, k: (*s["inputs"][:-1], s["starts"][0] - 1),
-    "image_forward": lambda m, s, k: (*s["mean"], s["pixels"][-1]),
+    **dict.fromkeys(("image_forward", "noisy_image_forward"), lambda m, s, k: (*s["mean"], s["pixels"][-1])),
 }
 # Whose shape the caller must give, as shape= or with out=: the inputs do not tell.
 UNKNOWN = {"conv_backward_data": "the images'", "conv_backward_filters": "the filters'", "local_backward_data": "the images'",
@@ -60,7 +60,7 @@ DTYPES = {"state": "float64", "costs": "float64", "pixels": "uint8", "halves": "
 # Ops that read and overwrite what the caller gives.
 UPDATES = {"sgd_update", "tree_update", "adaptive_update", "limit_norms", "limit_spreads", "check_finite"}
 DEFAULTS = {"stride": 1, "padding": 0, "groups": 1, "start": 0, "a": 1.0, "b": 1.0, "bias": 1.0, "dropout.scale": 1.0, "seed": 0,
-            "purpose": 0, "first_image": 0, "random": False, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay": 0.0,
+            "purpose": 0, "first_image": 0, "random": False, "view": 0, "images_per_crop": 1, "noisy_image_forward.scale": 1.0, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay": 0.0,
             "blocked": False, "rate_slot": 0, "positive_weight": 1.0, "sum": False, "top": 0, "left": 0, "down": 1, "across": 1,
             "center": False, "exactly": False, "least": 0.0}
 # What the parameters mean that ops.h does not have.

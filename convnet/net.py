@@ -12,7 +12,7 @@ import numpy as np
 from .backends import ALIGNMENT, Device, Tensor, padded
 from .compiler import Compiler
 from .config import Config
-from .data import Provider
+from .data import NO_AUGMENTATION, Augmentation, Provider
 from .errors import CommandLineError, ConfigError, DataError, OutOfMemory
 from .graph import Graph
 from .initial import Initial
@@ -31,18 +31,20 @@ class DataSpec:
     stored   dtype and shape as they are uploaded: uint8 images go through the op `image`
     mean     (channels, height, width) of the cropped images, subtracted from uint8 ones; None: 0
     class_tree  see Provider
+    augmentation  of uint8 images in training
     """
 
     shapes: tuple[tuple[int, int, int], ...]
     stored: tuple[tuple[str, tuple[int, int, int]], ...]
     mean: np.ndarray | None
     class_tree: tuple[int, ...] | None = None
+    augmentation: Augmentation = NO_AUGMENTATION
 
     @classmethod
-    def of(cls, provider: Provider, dtype: str, mean: np.ndarray | None) -> DataSpec:
+    def of(cls, provider: Provider, dtype: str, mean: np.ndarray | None, augmentation: Augmentation = NO_AUGMENTATION) -> DataSpec:
         """That of a provider whose images have this type; all else it gives is float32."""
         return cls(provider.shapes, ((dtype, provider.stored), *(("float32", shape) for shape in provider.shapes[1:])), mean,
-                   provider.class_tree)
+                   provider.class_tree, augmentation)
 
 
 class Net:
@@ -81,6 +83,8 @@ class Net:
         for device in self.devices:
             self._keep(f"state@{device}", (STATE_RATES + len(self.rate_slots),), "float64", device, values)
             self._keep(f"mean@{device}", mean_shape, self.dtype, device, values)
+            if self.data.augmentation.colors is not None:
+                self._keep(f"colors@{device}", self.data.augmentation.colors.shape, self.dtype, device, values)
         return values
 
     def _allocate(self, values: dict[int, list[Value]]) -> None:
@@ -91,9 +95,10 @@ class Net:
             for value, size in zip(kept, sizes, strict=True):
                 value.tensor = Tensor(address, value.shape, value.dtype, padded(value.shape[-1], value.dtype), device)
                 address += size
-        if self.data.mean is not None:
-            for device in self.devices:
-                self._upload(self.persistent[f"mean@{device}"], self.data.mean)
+        for name, array in (("mean", self.data.mean), ("colors", self.data.augmentation.colors)):
+            if array is not None:
+                for device in self.devices:
+                    self._upload(self.persistent[f"{name}@{device}"], array)
 
     def _keep(self, key: str, shape: tuple[int, ...], dtype: str, device: int, values: dict[int, list[Value]]) -> Value:
         name = key.rpartition("@")[0] if "." in key else key
@@ -197,29 +202,33 @@ class Net:
 
     # ---- plans ------------------------------------------------------------------------------------------------
 
-    def plan(self, images: int, phase: str, keep: tuple[str, ...] = (), step: int = 0) -> Plan:
+    def plan(self, images: int, phase: str, keep: tuple[str, ...] = (), step: int = 0, view: int = 0) -> Plan:
         """The plan for so many images, made when it is first asked for.
 
         phase: train (forward, backward, update; augmented), test (forward), or check (forward as when testing, and
         backward; the gradients of the weights are kept).
         keep: layers whose acts can be fetched.
         step: of the run; it matters where gradients are summed over several minibatches.
+        view: what is seen of uint8 images when testing: 0 the centre, 1 to 4 the corners, 5 to 9 these mirrored.
         """
         position = step % self.graph.cycle if phase == "train" else 0
-        key = (images, phase, keep, position)
+        key = (images, phase, keep, position, view)
         if key not in self._plans:
-            self._plans[key] = self.compile(images, phase, keep, position)
+            self._plans[key] = self.compile(images, phase, keep, position, view)
             self._bind(self._plans[key])
         return self._plans[key]
 
-    def compile(self, images: int, phase: str, keep: tuple[str, ...] = (), position: int = 0) -> Plan:
+    def compile(self, images: int, phase: str, keep: tuple[str, ...] = (), position: int = 0, view: int = 0) -> Plan:
         """A plan without memory."""
         names = [node.name for node in self.graph.computed]
         for name in keep:
             if name not in names:
                 raise CommandLineError(f"no layer {name}; expected one of {', '.join(names)}")
+        if view and self.data.stored[0][0] != "uint8":
+            raise CommandLineError(f"view {view}: only images of uint8 pixels have views; those of this data are {self.data.stored[0][0]}")
         signatures = next(iter(self.devices.values())).ops.signatures
-        compiler = Compiler(self.graph, self.persistent, signatures, images, self.dtype, dict(enumerate(self.data.stored)), self.seed, position, self.mini)
+        compiler = Compiler(self.graph, self.persistent, signatures, images, self.dtype, dict(enumerate(self.data.stored)), self.seed, position, self.mini,
+                            view, self.data.augmentation)
         steps = compiler.record(phase, self.rate_slots)
         wanted = [node.name for node in self.graph.costs] + list(keep)
         kept = {name: [compiler.acts(self.graph.by_name[name], chunk) for chunk in compiler.filled(range(self.graph.chunks))] for name in wanted}
@@ -278,9 +287,9 @@ class Net:
         plan.run({**dict(enumerate(arrays)), "state": self.state(step, rates)})
         return self.costs(plan)
 
-    def test(self, arrays: tuple[np.ndarray, ...], keep: tuple[str, ...] = ()) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Forward as when testing: the costs, and the acts of the layers in `keep`."""
-        plan = self.plan(arrays[0].shape[-1], "test", keep)
+    def test(self, arrays: tuple[np.ndarray, ...], keep: tuple[str, ...] = (), view: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Forward as when testing, on a view of the images (see `plan`): the costs, and the acts of the layers in `keep`."""
+        plan = self.plan(arrays[0].shape[-1], "test", keep, view=view)
         plan.run({**dict(enumerate(arrays)), "state": self.state(0)})
         costs = self.costs(plan)
         return costs, {name: np.concatenate(plan.fetch(name), axis=-1) for name in keep}

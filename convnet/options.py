@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .cfgfile import Value, suggest
-from .data import parse_range
+from .data import NOISE_RULES, parse_range
 from .drops import parse_drop, parse_steps
 from .errors import CommandLineError, ConfigError
 
@@ -47,6 +47,10 @@ class Options:
                                        "its defaults, in tests", metavar="RULE")
     stages: str | None = option(None, "train with several params files, one after the other, in place of params.cfg: a file that lists them, with their epochs",
                                 kind="path", metavar="FILE")
+    images_per_crop: int = option(1, "images, one after the other in a minibatch, that are cropped and mirrored alike; the 2012 program: 32", kind="int", metavar="N")
+    color_noise: float = option(0.0, "strength of the colour noise in training; the paper: 0.1", kind="number", metavar="C")
+    color_noise_rule: str = option("program", "program: the noise has the covariance of the training images' colours, and what comes of it is divided by 1 + C; "
+                                              "paper: the formula of the paper, with eigenvalues, not divided", metavar="RULE")
     save_path: str | None = option(None, "folder for the runs' folders of checkpoints; default: nothing is saved", kind="path", metavar="DIR")
     save_file: str | None = option(None, "this very folder for the checkpoints; a run that is there goes on", kind="path", metavar="DIR")
     keep: int = option(2, "checkpoints to keep, beside the best", kind="int", metavar="N")
@@ -113,11 +117,14 @@ class Options:
         return {**values, "data_path": self.data_path and os.path.abspath(self.data_path)}
 
     def check(self) -> None:
-        for name, least in (("epochs", 1), ("max_steps", 0), ("test_freq", 1), ("mini", 1), ("wupdate_freq", 1), ("keep", 1), ("seed", 0)):
+        for name, least in (("epochs", 1), ("max_steps", 0), ("test_freq", 1), ("mini", 1), ("wupdate_freq", 1), ("keep", 1), ("seed", 0),
+                            ("images_per_crop", 1), ("color_noise", 0)):
             if getattr(self, name) < least:
                 raise CommandLineError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected {least} or more")
         parse_steps(self.lr_steps)
         parse_drop(self.lr_drop)
+        if self.color_noise_rule not in NOISE_RULES:
+            raise CommandLineError(f"--color-noise-rule {self.color_noise_rule}: expected {' or '.join(NOISE_RULES)}")
         if self.seed >= 2**32:
             raise CommandLineError(f"--seed {self.seed}: expected a number below {2**32}")
         if self.crop_border is not None and self.inner_size is not None and {"crop_border", "inner_size"} <= self.given:

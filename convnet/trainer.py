@@ -355,8 +355,8 @@ class Trainer:
                 self.best = (score, name)
         header = {**self.header, "position": asdict(place), "best": self.best, "options": self.options.stored(),
                   "commanded": sorted(self.options.commanded), "test": means or {}, "recent": self.recent, "plateau": self.plateau.state(), "history": self.history}
-        mean = {} if self.net.data.mean is None else {"data.mean": self.net.data.mean}
-        path = checkpoint.save(self.run_folder, name, header, tensors | mean)
+        of_data = {"data.mean": self.net.data.mean, "data.color_pca": self.net.data.augmentation.color_pca}
+        path = checkpoint.save(self.run_folder, name, header, tensors | {name: array for name, array in of_data.items() if array is not None})
         checkpoint.prune(self.run_folder, self.options.keep, self.best[1] if self.best else None)
         print(f"Saved checkpoint to {path}", flush=True)
         self.log.write("checkpoint", path=str(path), step=place.step)

@@ -18,7 +18,7 @@ from .. import __version__, checkpoint
 from ..backends import Device, choose_backend, host_isa, load_module
 from ..cfgfile import read_text
 from ..config import Config, parse_config, read_config
-from ..data import Batch, Provider, format_range, mean_of, open_provider
+from ..data import Augmentation, Batch, Provider, color_pca_of, format_range, mean_of, open_provider
 from ..data.provider import square_shape
 from ..drops import parse_drop
 from ..errors import CannotCreate, CommandLineError, ConfigError, MissingInput, NoSuchDevice
@@ -38,6 +38,7 @@ from . import run_command
 from .info import commit
 from .original import add_original_options, spelled_flags, take_original_words
 
+MOST_COLORS = 4  # components of colour noise (ops.h, noisy_image_forward)
 END_OF_RUN = 1e-4  # learning rates of weights at which the public nets ended
 
 
@@ -282,7 +283,14 @@ def data_spec(provider: Provider, first: Batch, options: Options, tensors: dict[
         mean = provider.mean  # again
     if mean is None and dtype == "uint8":
         mean = mean_of(provider, options.train_range)
-    return DataSpec.of(provider, dtype, mean)
+    if options.color_noise and dtype != "uint8":
+        raise CommandLineError(f"--color-noise: only images of uint8 pixels have colours; those of {provider.name} are {dtype}")
+    if options.color_noise and provider.stored[0] > MOST_COLORS:
+        raise CommandLineError(f"--color-noise: the images of {provider.name} have {provider.stored[0]} channels, expected at most {MOST_COLORS}")
+    color_pca = tensors.get("data.color_pca", provider.color_pca)
+    if color_pca is None and options.color_noise:
+        color_pca = color_pca_of(provider, options.train_range)
+    return DataSpec.of(provider, dtype, mean, Augmentation(options.images_per_crop, options.color_noise, options.color_noise_rule, color_pca))
 
 
 def net_classes(config: Config) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from convnet.data.augment import NO_AUGMENTATION, NOISE_RULES, Augmentation, color_pca_of
 from convnet.data.batches import Batch, format_range, minibatches, parse_range
 from convnet.data.cifar import CifarProvider
 from convnet.data.dummy import DummyProvider
@@ -16,9 +17,13 @@ from convnet.data.provider import Provider, mean_of
 from convnet.errors import CommandLineError
 
 __all__ = [
+    "NOISE_RULES",
+    "NO_AUGMENTATION",
+    "Augmentation",
     "Batch",
     "Prefetcher",
     "Provider",
+    "color_pca_of",
     "format_range",
     "mean_of",
     "minibatches",

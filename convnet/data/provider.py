@@ -25,6 +25,8 @@ class Provider:
     class_names  their names, [] when they have none
     mean         float32 (channels, height, width) of the cropped size, the centre of the stored
                  mean; None when there is no mean
+    color_pca    float64 (channels, channels): the principal components of the training images' pixels, the largest first,
+                 each column an eigenvector times the standard deviation; None when there are none
     numbers      of the batches that exist; None when any number does
     class_tree   the parent of each class, and of each of the groups of classes that are numbered
                  from there on; -1: the root has none. None when the classes are in no tree
@@ -41,6 +43,7 @@ class Provider:
         classes: int | None = None,
         class_names: Sequence[str] = (),
         mean: np.ndarray | None = None,
+        color_pca: np.ndarray | None = None,
         numbers: Sequence[int] | None = None,
         class_tree: tuple[int, ...] | None = None,
         label_kind: str = "index",
@@ -61,6 +64,7 @@ class Provider:
         self.crop_border = crop_border
         self.classes = classes
         self.class_names = list(class_names)
+        self.color_pca = color_pca
         self.numbers = None if numbers is None else list(numbers)
         self.class_tree = class_tree
         self.label_kind = label_kind

@@ -349,9 +349,17 @@ void sum_columns(Stream, In inputs, In starts, In members, Out sums);
 //   acts[c,y,x,n] = pixels[c, y + top, (mirrored ? width - 1 - x : x) + left, n] - mean[c,y,x]
 // pixels: uint8, larger than acts by twice the crop border; mean: acts' type, (channels, height, width).
 // random: top, left and mirrored come from words 0, 1, 2 of Philox4x32-10 with the key (seed, purpose) and
-// the counter (0, first_image + n, step low, step high): word * range >> 32, and the lowest bit. Else the crop is
-// central. first_image: as in dropout.
-void image_forward(Stream, In pixels, In mean, In state, Out acts, bool random, std::uint32_t seed, std::uint32_t purpose, int first_image);
+// the counter (0, (first_image + n) / images_per_crop, step low, step high): word * range >> 32, and the lowest bit.
+// Else the crop is a view: 0 the centre, 1 to 4 the corners top left, top right, bottom left and bottom right, 5 to 9
+// these five mirrored. first_image: as in dropout.
+void image_forward(Stream, In pixels, In mean, In state, Out acts, bool random, int view, int images_per_crop, std::uint32_t seed, std::uint32_t purpose, int first_image);
+
+// image_forward with random crops, and colour noise (Krizhevsky et al. 2012, section 4.1): one colour for all pixels of an
+// image is added.
+//   acts[c,y,x,n] = scale * (pixels[...] - mean[c,y,x] + sum over k of colors[c,k] * normal[k,n])
+// colors: acts' type, (channels, 1 to 4), each column a direction times its standard deviation. normal: as noisy_relu makes
+// them, of the words of the counter (1, first_image + n, step low, step high).
+void noisy_image_forward(Stream, In pixels, In mean, In colors, In state, Out acts, double scale, int images_per_crop, std::uint32_t seed, std::uint32_t purpose, int first_image);
 
 // SGD with momentum and weight decay, in cuda-convnet's order. Both outputs are read and overwritten.
 //   increments = momentum * increments - rate * weights_grad / images - decay * rate * weights
