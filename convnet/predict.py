@@ -69,10 +69,9 @@ class TrainedNet:
         self.config = parse_config(header["layers_text"], header["params_text"], header["layers_file"], header["params_file"],
                                    header["options"].get("strict_legacy", False))
         shapes = tuple(tuple(shape) for shape in header["shapes"])
-        self.dtype, self.shape = header["stored"][0][0], tuple(header["stored"][0][1])
+        stored = tuple((dtype, tuple(shape)) for dtype, shape in header["stored"])
+        self.dtype, self.shape = stored[0]
         self.views = VIEWS if self.shape != shapes[0] else 1
-        # Views are cut out here: the net is given images of its own size.
-        stored = ((self.dtype, shapes[0]), *((dtype, tuple(shape)) for dtype, shape in header["stored"][1:]))
         data = DataSpec(shapes, stored, tensors.get("data.mean"), header.get("class_tree"))
         self.devices = open_devices(choose_backend(backend), Graph(self.config.layers, shapes, data.class_tree).devices)
         self.net = Net(self.config, data, self.devices, header["options"]["seed"])
@@ -121,16 +120,11 @@ class TrainedNet:
             raise DataError(f"images of type {images.dtype}, expected uint8, as in the data batches that the net was trained on")
         if not 0 <= view < self.views:
             raise ValueError(f"view {view}, expected 0 to {self.views - 1}")
-        _, height, width = self.net.data.shapes[0]
-        border = (self.shape[1] - height) // 2
-        top, left = [(border, border), (0, 0), (0, 2 * border), (2 * border, 0), (2 * border, 2 * border)][view % 5]
-        crops = images[:, top : top + height, left : left + width]
-        crops = crops[:, :, ::-1] if view >= 5 else crops
-        return np.concatenate([self._acts(layer, crops[..., i : i + self.mini]) for i in range(0, crops.shape[-1], self.mini)], axis=-1)
+        return np.concatenate([self._acts(layer, images[..., i : i + self.mini], view) for i in range(0, images.shape[-1], self.mini)], axis=-1)
 
-    def _acts(self, layer: str, images: np.ndarray) -> np.ndarray:
+    def _acts(self, layer: str, images: np.ndarray, view: int) -> np.ndarray:
         labels = [np.zeros((*shape, images.shape[-1]), np.float32) for shape in self.net.data.shapes[1:]]
-        _, kept = self.net.test((np.ascontiguousarray(images), *labels), (layer,))
+        _, kept = self.net.test((np.ascontiguousarray(images), *labels), (layer,), view)
         return kept[layer]
 
 

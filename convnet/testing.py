@@ -88,9 +88,13 @@ def check_net(net: TrainedNet, provider: Provider) -> None:
 
 
 def labels_of(batch: Batch) -> np.ndarray:
-    """The class of each image, (images,) int64, however the net reads labels."""
+    """The class of each image, (images,) int64, however the net reads labels; DataError where an image has not one class."""
     labels = batch.data[1].reshape(-1, batch.images)
-    return (labels[0] if len(labels) == 1 else labels.argmax(0)).astype(np.int64)
+    if len(labels) == 1:
+        return labels[0].astype(np.int64)
+    if (wrong := np.flatnonzero(labels.sum(0) != 1)).size:
+        raise DataError(f"batch {batch.number}: image {wrong[0]} has {labels[:, wrong[0]].sum():g} classes, expected one")
+    return labels.argmax(0)
 
 
 # ---- how good they are -----------------------------------------------------------------------------------------

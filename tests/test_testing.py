@@ -13,7 +13,7 @@ from convnet.cli.test import main
 from convnet.cli.test import test as run
 from convnet.data import open_provider
 from convnet.errors import CommandLineError, DataError
-from convnet.testing import Score, error_of, fit_weights, predictions
+from convnet.testing import Score, error_of, fit_weights, labels_of, predictions
 from workplace import DIGITS, TINY, Workplace, contents, newest, params
 
 # ---- scores and weights -----------------------------------------------------------------------------------------------
@@ -190,6 +190,15 @@ def test_predictions_of_a_net_for_python(runs):
         np.testing.assert_allclose(found.probs, net.predict(images), rtol=1e-5)
         np.testing.assert_allclose(found.acts, net.acts("pool1", images).reshape(-1, 597), rtol=1e-5)
         assert found.labels.shape == (597,) and predictions(net, open_provider("cifar", DIGITS), [6]).acts is None
+
+
+def test_labels_may_be_vectors_of_one_class(runs):
+    vectors = open_provider("cifar", DIGITS, label_kind="vector", net_classes=10).read(6)
+    plain = open_provider("cifar", DIGITS).read(6)
+    assert (labels_of(vectors) == plain.data[1].ravel()).all()
+    vectors.data[1][:2, ..., 3] = 1
+    with pytest.raises(DataError, match=r"batch 6: image 3 has [23] classes, expected one"):
+        labels_of(vectors)
 
 
 # ---- mistakes ------------------------------------------------------------------------------------------------------
