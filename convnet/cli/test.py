@@ -118,15 +118,16 @@ def open_nets(stack: contextlib.ExitStack, texts: list[str], backend: str | None
     return paths, nets
 
 
-def data_of(net: TrainedNet, words: dict[str, str | None]) -> tuple[Provider, Options]:
-    """The data that the command line names; what it leaves open is as in the net's run."""
+def data_of(net: TrainedNet, words: dict[str, str | None], trains: bool = False) -> tuple[Provider, Options]:
+    """The data that the command line names; what it leaves open is as in the net's run. `trains`: the training batches are read too."""
     options = Options()
     options.command(words)
     stored = net.header["options"]
     if options.data_path and not options.data_provider and (stored.get("data_provider") or "").startswith("dummy"):
         options.data_provider = "cifar"
     options.update(stored, net.header["commanded"])
-    options.train_range = sorted(set(options.test_range or [])) or None  # that of the net need not be there
+    if not trains:
+        options.train_range = sorted(set(options.test_range or [])) or None  # that of the net need not be there
     options.check()
     return open_data(net.config, options), options
 
