@@ -19,10 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILDS = Path(sys.prefix) / "simt"
 
 
-def build_simt(name: str, flags: str, kernels: Path | None = None, link_flags: str = "") -> Path:
+def build_simt(name: str, flags: str, kernels: Path | None = None, link_flags: str = "", runtime_flags: str = "") -> Path:
     """The module `_simt` whose CUDA sources, and the runtime under them, were compiled with these flags.
 
-    kernels: a complete folder in the place of src/kernels, for the simt sources alone; link_flags: for the module.
+    kernels: a complete folder in the place of src/kernels, for the simt sources alone; link_flags: for the module;
+    runtime_flags: more flags, for the runtime (src/kernels/simt/*.cpp) alone.
     Raises RuntimeError with the compiler's messages.
     """
     folder = BUILDS / name
@@ -34,6 +35,7 @@ def build_simt(name: str, flags: str, kernels: Path | None = None, link_flags: s
         "Python_EXECUTABLE": sys.executable,
         "pybind11_DIR": pybind11.get_cmake_dir(),
         "CONVNET_SIMT_FLAGS": ";".join(flags.split()),
+        "CONVNET_SIMT_RUNTIME_FLAGS": ";".join(runtime_flags.split()),
         "CONVNET_SIMT_LINK_FLAGS": ";".join(link_flags.split()),
         "CONVNET_SIMT_KERNELS": kernels or ROOT / "src/kernels",
     }

@@ -36,7 +36,7 @@ void conv_forward(Stream stream, In images, In filters, Out acts, Out workspace,
   WITH_FLOAT_TYPE(images, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, acts, workspace, [&](Images<T> target) {
       with_tile<T>(pick_tile(product), is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        launch(conv_forward_kernel<T, Tile, Vector::value>, grid_of<Tile>(product, conv), stream,
+        launch<conv_forward_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
                images_of<T>(images), images_of<T>(filters), target, conv);
       });
     });
@@ -51,7 +51,7 @@ void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad
   WITH_FLOAT_TYPE(images_grad, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, images_grad, workspace, [&](Images<T> target) {
       with_tile<T>(pick_tile(product), is_vector(filters, acts_grad, images_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        launch(conv_backward_data_kernel<T, Tile, Vector::value>, grid_of<Tile>(product, conv), stream,
+        launch<conv_backward_data_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
                images_of<T>(acts_grad), images_of<T>(filters), target, int(tiles_over(product.n, Tile::n)), conv);
       });
     });
@@ -66,7 +66,7 @@ void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_g
   WITH_FLOAT_TYPE(images, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, filters_grad, workspace, [&](Images<T> target) {
       with_tile<T>(pick_tile(product), is_vector(filters_grad, images, acts_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        launch(conv_backward_filters_kernel<T, Tile, Vector::value>, grid_of<Tile>(product, conv), stream,
+        launch<conv_backward_filters_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
                images_of<T>(images), images_of<T>(acts_grad), target, conv);
       });
     });

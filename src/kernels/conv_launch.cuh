@@ -89,7 +89,7 @@ void with_parts(Stream stream, int parts, const Out& output, const Out& workspac
   T* const sums = static_cast<T*>(workspace.ptr);
   const std::int64_t pitch = columns_of(1, output.shape);
   body(Images<T>{sums, target.channels, target.height, target.width, target.images, pitch, false});
-  launch(sum_parts_kernel<T>, rows_grid(output.shape.rows(), target.images), stream,
+  launch<sum_parts_kernel<T>>(rows_grid(output.shape.rows(), target.images), stream,
          Rows<const T>{sums, parts * target.rows(), target.images, pitch, false}, rows_of<T>(output), parts);
 }
 

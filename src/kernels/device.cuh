@@ -35,10 +35,22 @@ struct Grid {
   std::size_t shared_bytes = 0;
 };
 
-// Runs a kernel. The only place in the library that does.
-template <class... Params, class... Args>
-void launch(void (*kernel)(Params...), Grid grid, [[maybe_unused]] Stream stream, Args&&... args) {
-  static_assert(sizeof...(Params) == sizeof...(Args), "kernel called with the wrong number of arguments");
+#ifndef __CUDACC__
+// What simt's launch finds in an argument: from the first element of a tensor to the last, without padding.
+template <class T>
+simt::Reach reach_of(const T* data, std::int64_t rows, int images, std::int64_t pitch) {
+  if (rows <= 0 || images <= 0) return {};
+  return {data, std::size_t((rows - 1) * pitch + images) * sizeof(T)};
+}
+template <class T>
+simt::Reach reach_of(const Images<T>& t) { return reach_of(t.data, t.rows(), t.images, t.pitch); }
+template <class T>
+simt::Reach reach_of(const Rows<T>& t) { return reach_of(t.data, t.rows, t.images, t.pitch); }
+#endif
+
+// Runs a kernel: launch<kernel>(grid, stream, its arguments...). The only place in the library that does.
+template <auto kernel, class... Args>
+void launch(Grid grid, Stream stream, Args&&... args) {
   if (!grid.blocks.x || !grid.blocks.y || !grid.blocks.z) return;  // a tensor without elements
 #ifdef __CUDACC__
   CUDA_CHECK(cudaSetDevice(stream.device));
@@ -49,9 +61,10 @@ void launch(void (*kernel)(Params...), Grid grid, [[maybe_unused]] Stream stream
   config.blockDim = grid.threads;
   config.dynamicSmemBytes = grid.shared_bytes;
   config.stream = reinterpret_cast<cudaStream_t>(stream.handle);
-  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(std::forward<Args>(args))...));
+  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...));
 #else
-  simt::launch("", kernel, grid.blocks, grid.threads, grid.shared_bytes, std::forward<Args>(args)...);
+  const auto memory = stream.handle ? simt::Memory::kDevice : simt::Memory::kCaller;  // the default queue runs on arrays of a caller
+  simt::launch(simt::kernel_name<kernel>(), memory, kernel, grid.blocks, grid.threads, grid.shared_bytes, std::forward<Args>(args)...);
 #endif
 }
 

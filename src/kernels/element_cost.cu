@@ -7,12 +7,12 @@ namespace {
 
 template <class Term>
 void sum_terms(Stream stream, const Term& term, const Shape& inputs, const Out& costs) {
-  launch(sum_terms_kernel<Term>, {dim3(1), dim3(32, 32)}, stream, term, inputs.rows(), int(inputs.images()), rows_of<double>(costs));
+  launch<sum_terms_kernel<Term>>({dim3(1), dim3(32, 32)}, stream, term, inputs.rows(), int(inputs.images()), rows_of<double>(costs));
 }
 
 template <class T, class Slope>
 void slopes(Stream stream, const Slope& slope, const Out& inputs_grad) {
-  launch(slopes_kernel<T, Slope>, rows_grid(inputs_grad.shape.rows(), int(inputs_grad.shape.images())), stream, slope, rows_of<T>(inputs_grad));
+  launch<slopes_kernel<T, Slope>>(rows_grid(inputs_grad.shape.rows(), int(inputs_grad.shape.images())), stream, slope, rows_of<T>(inputs_grad));
 }
 
 }  // namespace
@@ -32,7 +32,7 @@ void gsum2_forward(Stream stream, In gates, In inputs, Out costs) {
 void gsum2_backward_gates(Stream stream, In inputs, Out gates_grad, double coeff) {
   checks::gsum2_backward_gates(inputs, gates_grad);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
-    launch(gsum2_backward_gates_kernel<T>, {dim3(unsigned(ceil_div<std::int64_t>(inputs.shape.images(), 32))), dim3(32, 32)}, stream,
+    launch<gsum2_backward_gates_kernel<T>>({dim3(unsigned(ceil_div<std::int64_t>(inputs.shape.images(), 32))), dim3(32, 32)}, stream,
            rows_of<T>(inputs), rows_of<T>(gates_grad), coeff);
   });
 }
@@ -61,7 +61,7 @@ void rflickr_backward(Stream stream, In targets, In inputs, Out inputs_grad, dou
 void bce_forward(Stream stream, In targets, In probs, Out costs, double positive_weight) {
   checks::bce_forward(targets, probs, costs);
   WITH_FLOAT_TYPE(probs, [&]<class T>(T) {
-    launch(bce_forward_kernel<T>, {dim3(1), dim3(32, 32)}, stream, rows_of<T>(targets), rows_of<T>(probs), rows_of<double>(costs), positive_weight);
+    launch<bce_forward_kernel<T>>({dim3(1), dim3(32, 32)}, stream, rows_of<T>(targets), rows_of<T>(probs), rows_of<double>(costs), positive_weight);
   });
 }
 

@@ -39,7 +39,7 @@ void local_forward(Stream stream, In images, In weights, Out acts, Out workspace
   WITH_FLOAT_TYPE(images, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, acts, workspace, [&](Images<T> target) {
       with_tile<T>(pick_tile(product), is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        launch(local_forward_kernel<T, Tile, Vector::value>, grid_of<Tile>(product, conv), stream,
+        launch<local_forward_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
                images_of<T>(images), images_of<T>(filters), target, conv);
       });
     });
@@ -55,7 +55,7 @@ void local_backward_data(Stream stream, In acts_grad, In weights, Out images_gra
   WITH_FLOAT_TYPE(images_grad, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, images_grad, workspace, [&](Images<T> target) {
       with_tile<T>(pick_tile(product), is_vector(filters, acts_grad, images_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        launch(local_backward_data_kernel<T, Tile, Vector::value>, grid_of<Tile>(product, conv), stream,
+        launch<local_backward_data_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
                images_of<T>(acts_grad), images_of<T>(filters), target, conv);
       });
     });
@@ -69,7 +69,7 @@ void local_backward_weights(Stream stream, In images, In acts_grad, Out weights_
   const Conv conv{stride, padding, groups, 1, 0};
   WITH_FLOAT_TYPE(images, [&]<class T>(T) {
     with_tile<T>(pick_tile(product), is_vector(filters_grad, images, acts_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-      launch(local_backward_weights_kernel<T, Tile, Vector::value>, grid_of<Tile>(product, conv), stream,
+      launch<local_backward_weights_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
              images_of<T>(images), images_of<T>(acts_grad), images_of<T>(filters_grad), conv);
     });
   });

@@ -7,7 +7,7 @@ void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, doubl
   checks::lrn_forward(inputs, denoms, acts, size);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
-      launch(lrn_forward_kernel<ThreeQuarters::value, T>, rows_grid(acts.shape.rows(), acts.shape.images()), stream,
+      launch<lrn_forward_kernel<ThreeQuarters::value, T>>(rows_grid(acts.shape.rows(), acts.shape.images()), stream,
              images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts), size, T(scale), T(power), T(bias), blocked);
     });
   });
@@ -17,7 +17,7 @@ void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_
   checks::lrn_backward(inputs, denoms, acts_grad, inputs_grad, size);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
-      launch(lrn_backward_kernel<ThreeQuarters::value, T>, rows_grid(inputs.shape.rows(), inputs.shape.images()), stream,
+      launch<lrn_backward_kernel<ThreeQuarters::value, T>>(rows_grid(inputs.shape.rows(), inputs.shape.images()), stream,
              images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts_grad), images_of<T>(inputs_grad), size, T(scale), T(power), blocked);
     });
   });

@@ -7,7 +7,7 @@ void neuron_forward(Stream stream, In inputs, Out acts, Neuron neuron, double a,
   CHECK_LIKE(acts, inputs);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     with_neuron(neuron, [&]<class Kind>(Kind) {
-      launch(neuron_forward_kernel<Kind::value, T>, rows_grid(acts.shape.rows(), acts.shape.images()), stream,
+      launch<neuron_forward_kernel<Kind::value, T>>(rows_grid(acts.shape.rows(), acts.shape.images()), stream,
              rows_of<T>(inputs), rows_of<T>(acts), T(a), T(b));
     });
   });
@@ -18,7 +18,7 @@ void neuron_backward(Stream stream, In saved, In acts_grad, Out inputs_grad, Neu
   CHECK_LIKE(inputs_grad, saved);
   WITH_FLOAT_TYPE(saved, [&]<class T>(T) {
     with_neuron(neuron, [&]<class Kind>(Kind) {
-      launch(neuron_backward_kernel<Kind::value, T>, rows_grid(saved.shape.rows(), saved.shape.images()), stream,
+      launch<neuron_backward_kernel<Kind::value, T>>(rows_grid(saved.shape.rows(), saved.shape.images()), stream,
              rows_of<T>(saved), rows_of<T>(acts_grad), rows_of<T>(inputs_grad), T(a), T(b));
     });
   });

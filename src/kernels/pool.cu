@@ -7,13 +7,13 @@ namespace {
 
 template <bool by_magnitude, class T>
 void launch_forward(Stream stream, const Images<const T>& inputs, const Images<T>& acts, const WindowGrid& windows) {
-  launch(max_pool_forward_kernel<by_magnitude, T>, rows_grid(acts.rows(), acts.images), stream, inputs, acts, windows);
+  launch<max_pool_forward_kernel<by_magnitude, T>>(rows_grid(acts.rows(), acts.images), stream, inputs, acts, windows);
 }
 
 template <class T>
 void launch_backward(Stream stream, const Images<const T>& inputs, const Images<const T>& acts, const Images<const T>& acts_grad,
                      const Images<T>& inputs_grad, const WindowGrid& windows) {
-  launch(max_pool_backward_kernel<T>, rows_grid(inputs.rows(), inputs.images), stream, inputs, acts, acts_grad, inputs_grad, windows);
+  launch<max_pool_backward_kernel<T>>(rows_grid(inputs.rows(), inputs.images), stream, inputs, acts, acts_grad, inputs_grad, windows);
 }
 
 }  // namespace
@@ -44,7 +44,7 @@ void avg_pool_forward(Stream stream, In inputs, Out acts, int size, int stride, 
   const WindowGrid windows = windows_of(__func__, inputs.shape, acts.shape, size, stride, start);
   CHECK_DTYPE(acts, inputs.dtype);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
-    launch(avg_pool_forward_kernel<T>, rows_grid(acts.shape.rows(), acts.shape.images()), stream,
+    launch<avg_pool_forward_kernel<T>>(rows_grid(acts.shape.rows(), acts.shape.images()), stream,
            images_of<T>(inputs), images_of<T>(acts), windows, sum);
   });
 }
@@ -53,7 +53,7 @@ void avg_pool_backward(Stream stream, In acts_grad, Out inputs_grad, int size, i
   const WindowGrid windows = windows_of(__func__, inputs_grad.shape, acts_grad.shape, size, stride, start);
   CHECK_DTYPE(inputs_grad, acts_grad.dtype);
   WITH_FLOAT_TYPE(acts_grad, [&]<class T>(T) {
-    launch(avg_pool_backward_kernel<T>, rows_grid(inputs_grad.shape.rows(), inputs_grad.shape.images()), stream,
+    launch<avg_pool_backward_kernel<T>>(rows_grid(inputs_grad.shape.rows(), inputs_grad.shape.images()), stream,
            images_of<T>(acts_grad), images_of<T>(inputs_grad), windows, sum);
   });
 }

@@ -171,7 +171,7 @@ double peak_flops(Stream stream) {
   const int blocks = processors * 8;
   const std::uintptr_t result = allocate(stream.device, sizeof(T));
   const double seconds = best_seconds(stream, [&] {
-    launch(peak_kernel<T>, {dim3(unsigned(blocks)), dim3(peak_threads)}, stream, reinterpret_cast<T*>(result), T(0.5), T(1), rounds);
+    launch<peak_kernel<T>>({dim3(unsigned(blocks)), dim3(peak_threads)}, stream, reinterpret_cast<T*>(result), T(0.5), T(1), rounds);
   });
   release(stream.device, result);
   return 2.0 * peak_chains * rounds * blocks * peak_threads / seconds;

@@ -6,7 +6,7 @@ namespace convnet {
 void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out weights, int rate_slot, double momentum, double decay, int images) {
   checks::sgd_update(state, weights_grad, increments, weights, rate_slot, images);
   WITH_FLOAT_TYPE(weights, [&]<class T>(T) {
-    launch(sgd_update_kernel<T>, rows_grid(weights.shape.rows(), int(weights.shape.images())), stream, rows_of<double>(state),
+    launch<sgd_update_kernel<T>>(rows_grid(weights.shape.rows(), int(weights.shape.images())), stream, rows_of<double>(state),
            rows_of<T>(weights_grad), rows_of<T>(increments), rows_of<T>(weights), rate_slot, T(momentum), T(decay), T(images));
   });
 }
@@ -15,7 +15,7 @@ void adaptive_update(Stream stream, In state, In weights_grad, Out means, Out sq
                      double decay, double epsilon, int images) {
   checks::adaptive_update(state, weights_grad, means, squares, increments, weights, rate_slot, momentum, epsilon, images);
   WITH_FLOAT_TYPE(weights, [&]<class T>(T) {
-    launch(adaptive_update_kernel<T>, rows_grid(weights.shape.rows(), int(weights.shape.images())), stream, rows_of<double>(state),
+    launch<adaptive_update_kernel<T>>(rows_grid(weights.shape.rows(), int(weights.shape.images())), stream, rows_of<double>(state),
            rows_of<T>(weights_grad), rows_of<T>(means), rows_of<T>(squares), rows_of<T>(increments), rows_of<T>(weights), rate_slot, T(momentum),
            T(decay), T(epsilon), T(images));
   });
@@ -24,7 +24,7 @@ void adaptive_update(Stream stream, In state, In weights_grad, Out means, Out sq
 void check_finite(Stream stream, In values, Out state) {
   checks::check_finite(state);
   WITH_FLOAT_TYPE(values, [&]<class T>(T) {
-    launch(check_finite_kernel<T>, rows_grid(values.shape.rows(), int(values.shape.images())), stream, rows_of<T>(values), rows_of<double>(state));
+    launch<check_finite_kernel<T>>(rows_grid(values.shape.rows(), int(values.shape.images())), stream, rows_of<T>(values), rows_of<double>(state));
   });
 }
 

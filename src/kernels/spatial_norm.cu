@@ -9,7 +9,7 @@ template <bool centred>
 void norm_forward(const char* op, Stream stream, In inputs, In means, Out denoms, Out acts, int size, double scale, double power, double bias) {
   with_float_type(op, inputs.dtype, [&]<class T>(T) {
     with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
-      launch(spatial_norm_forward_kernel<ThreeQuarters::value, centred, T>, rows_grid(acts.shape.rows(), acts.shape.images()), stream,
+      launch<spatial_norm_forward_kernel<ThreeQuarters::value, centred, T>>(rows_grid(acts.shape.rows(), acts.shape.images()), stream,
              images_of<T>(inputs), images_of<T>(means), images_of<T>(denoms), images_of<T>(acts), windows_around(inputs.shape, size),
              T(scale), T(power), T(bias));
     });
@@ -29,9 +29,9 @@ void norm_backward(const char* op, Stream stream, In inputs, In means, In denoms
   with_float_type(op, inputs.dtype, [&]<class T>(T) {
     with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
       const Grid grid = rows_grid(inputs.shape.rows(), inputs.shape.images());
-      launch(spatial_norm_terms_kernel<ThreeQuarters::value, T>, grid, stream,
+      launch<spatial_norm_terms_kernel<ThreeQuarters::value, T>>(grid, stream,
              images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts_grad), images_of<T>(new_terms), T(power));
-      launch(spatial_norm_backward_kernel<ThreeQuarters::value, centred, T>, grid, stream,
+      launch<spatial_norm_backward_kernel<ThreeQuarters::value, centred, T>>(grid, stream,
              images_of<T>(inputs), images_of<T>(means), images_of<T>(denoms), images_of<T>(acts_grad), images_of<T>(terms),
              images_of<T>(inputs_grad), windows_around(inputs.shape, size), T(scale), T(power));
     });

@@ -209,10 +209,13 @@ const char* text_of_error(Body body) {
 
 #define API extern "C" __attribute__((visibility("default"))) const char*
 #define LAUNCH(kernel, ...) \
-  return text_of_error([&] { simt::launch(#kernel, kernel, __VA_ARGS__); })
+  return text_of_error([&] { simt::launch(#kernel, simt::Memory::kCaller, kernel, __VA_ARGS__); })
 
 API set_order(uint64_t order) {
   return text_of_error([&] { simt::set_options({.order = order}); });
+}
+API set_architecture(const char* name) {
+  return text_of_error([&] { simt::set_options({.architecture = &simt::architecture(name)}); });
 }
 API get_order(uint64_t* order) {
   return text_of_error([&] { *order = simt::options().order; });
@@ -239,8 +242,8 @@ API tickets(int* ticket, int* order, int blocks, int threads) {
 }
 API static_arrays(int* distances) {
   return text_of_error([&] {
-    simt::launch("static_arrays_kernel<5>", static_arrays_kernel<5>, 1, 1, 0, distances);
-    simt::launch("static_arrays_kernel<7>", static_arrays_kernel<7>, 1, 1, 0, distances + 3);
+    simt::launch("static_arrays_kernel<5>", simt::Memory::kCaller, static_arrays_kernel<5>, 1, 1, 0, distances);
+    simt::launch("static_arrays_kernel<7>", simt::Memory::kCaller, static_arrays_kernel<7>, 1, 1, 0, distances + 3);
   });
 }
 API thread_indices(int* wrong) {
@@ -274,7 +277,7 @@ API empty(unsigned gx, unsigned gy, unsigned bx, unsigned by, unsigned bz, size_
   LAUNCH(empty_kernel, dim3(gx, gy), dim3(bx, by, bz), dynamic);
 }
 API launch_from_kernel() {
-  LAUNCH(+[] { simt::launch("inner", empty_kernel, 1, 1, 0); }, 1, 1, 0);
+  LAUNCH(+[] { simt::launch("inner", simt::Memory::kCaller, empty_kernel, 1, 1, 0); }, 1, 1, 0);
 }
 
 // Several OS threads launch at a time, sound and failing kernels by turns.

@@ -328,6 +328,21 @@ def test_launch_limits(simt, grid, block, dynamic_smem, expected):
     assert message.startswith("empty_kernel: invalid launch: " + expected)
 
 
+@pytest.mark.parametrize(("name", "kibibytes"), [("sm_75", 64), ("sm_80", 163), ("sm_86", 99), ("sm_90", 227), ("sm_100", 227)])
+def test_shared_memory_is_that_of_the_chosen_architecture(simt, name, kibibytes):
+    simt.set_architecture(name.encode())
+    most = kibibytes << 10
+    simt.empty(1, 1, 1, 1, 1, ctypes.c_size_t(most))
+    message = message_of(simt.empty, 1, 1, 1, 1, 1, ctypes.c_size_t(most + 1))
+    assert f"{most + 1} bytes of dynamic shared memory; the limit of {name} is {most}" in message
+    simt.large_total(ctypes.c_size_t(most - (32 << 10)))
+    assert f"the limit is {most}" in message_of(simt.large_total, ctypes.c_size_t(most - (32 << 10) + 1))
+
+
+def test_an_unknown_architecture_is_named_with_those_there_are(simt):
+    assert "SIMT_ARCH is 'sm_1', expected one of sm_75, sm_80" in message_of(simt.set_architecture, b"sm_1")
+
+
 def test_largest_launch_is_accepted(simt):
     simt.empty(70000, 1, 1, 1, 1, ctypes.c_size_t(0))
     simt.empty(1, 1, 16, 1, 64, ctypes.c_size_t(227 << 10))

@@ -1,6 +1,6 @@
-// The runtime of host and simt: a device is a worker thread with cores of its own; memory is the machine's.
+// The runtime of host and simt: a device is a worker thread with cores of its own; memory is the machine's. What is
+// allocated, the two have of their own: memory.cpp here, and simt/memory.cpp.
 #include "../runtime.h"
-#include <sys/mman.h>
 #include <unistd.h>
 #include <chrono>
 #include <condition_variable>
@@ -105,8 +105,6 @@ struct Event {
 Queue* queue_of(Stream stream) { return reinterpret_cast<Queue*>(stream.handle); }
 Event& event_of(std::uintptr_t event) { return *reinterpret_cast<Event*>(event); }
 
-constexpr std::size_t huge_page = std::size_t(2) << 20;
-
 }  // namespace
 
 ThreadPool& pool_of(Stream stream) {
@@ -129,18 +127,6 @@ std::int64_t free_memory(int) {
   return kib ? kib << 10 : total_memory(0);
 }
 std::int64_t total_memory(int) { return std::int64_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE); }
-
-std::uintptr_t allocate(int, std::int64_t bytes) {
-  const std::size_t rounded = (std::size_t(bytes) + huge_page - 1) / huge_page * huge_page;
-  void* ptr = std::aligned_alloc(huge_page, rounded ? rounded : huge_page);
-  if (!ptr) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-  madvise(ptr, rounded, MADV_HUGEPAGE);
-#endif
-  std::memset(ptr, 0, rounded);
-  return reinterpret_cast<std::uintptr_t>(ptr);
-}
-void release(int, std::uintptr_t ptr) { std::free(reinterpret_cast<void*>(ptr)); }
 
 Stream stream_create(int device, int threads) {
   return {device, reinterpret_cast<std::uintptr_t>(new Queue(threads < 1 ? 1 : threads))};

@@ -1,9 +1,9 @@
 #include "block.h"
 
-#include <memory>
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <utility>
@@ -76,14 +76,89 @@ void Block::fail_deadlock() const {
   fail(message + "; " + std::to_string(thread_count_ - alive_count_) + " have exited");
 }
 
-// After an error: fibers hold half-run kernels.
+// After an error: fibers hold half-run kernels. What these have done comes before what the host does now.
 void Block::drop_failed_threads() {
+#if SIMT_RACE
+  for (auto& identity : identities_) {
+    identity->become_current();
+    checkers::release(&launch_->ended);
+    host_identity_.become_current();
+    identity->create();  // the old one is in the middle of calls
+  }
+#endif
   idle_fibers_.clear();
   for (auto& fiber : fibers_) {
     fiber->rewind();
     idle_fibers_.push_back(fiber.get());
   }
   for (Thread& thread : threads_) thread.fiber = nullptr;
+}
+
+// ---- identities of the race build ---------------------------------------------------------------
+// Races are between identities, and one that has met others at a barrier comes after them for good. So a run looks for
+// one of two kinds of race:
+//   threads  each thread of a block has an identity, which is its fiber's; it is another one in the next block
+//   blocks   each block has an identity, which all its threads share: what they do to each other is not looked at,
+//            and barriers have nothing to do
+// A thread that has an identity has a fiber for itself even where it never waits.
+
+namespace {
+
+constexpr size_t kSpareFibers = 3;      // by which identities move on from block to block
+constexpr size_t kBlockIdentities = 32;  // a race between blocks further apart than this is not seen
+
+bool threads_have_identities() {
+#if SIMT_RACE
+  static const bool threads = [] {
+    const char* text = std::getenv("SIMT_RACES");
+    const std::string wanted = text == nullptr || *text == '\0' ? "threads" : text;
+    if (wanted != "threads" && wanted != "blocks") fail("SIMT_RACES is '" + wanted + "', expected threads or blocks");
+    return wanted == "threads";
+  }();
+  return threads;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+void Block::give_identities() {
+#if SIMT_RACE
+  host_identity_.adopt_current();
+  host_.wear(host_identity_);
+  if (threads_have_identities()) {
+    while (fibers_.size() < thread_count_ + kSpareFibers) {
+      fibers_.push_back(std::make_unique<Fiber>(fibers_.size(), fiber_entry, this));
+      identities_.push_back(std::make_unique<Identity>());
+      identities_.back()->create();
+      fibers_.back()->wear(*identities_.back());
+      idle_fibers_.push_back(fibers_.back().get());
+    }
+    return;
+  }
+  const size_t index = blocks_started_++ % kBlockIdentities;
+  if (index == identities_.size()) {
+    identities_.push_back(std::make_unique<Identity>());
+    identities_.back()->create();
+  }
+  for (auto& fiber : fibers_) {
+    fiber->rewind();  // the stack is no longer the last block's
+    fiber->wear(*identities_[index]);
+  }
+#endif
+}
+
+// An idle one. The last to be given back is still in the cache; where it has an identity, its turn comes last.
+Fiber& Block::take_fiber() {
+  if (idle_fibers_.empty()) {
+    fibers_.push_back(std::make_unique<Fiber>(fibers_.size(), fiber_entry, this));
+    fibers_.back()->wear(*running_);
+    return *fibers_.back();
+  }
+  Fiber& fiber = *(threads_have_identities() ? idle_fibers_.front() : idle_fibers_.back());
+  threads_have_identities() ? idle_fibers_.pop_front() : idle_fibers_.pop_back();
+  return fiber;
 }
 
 // ---- scheduler ----------------------------------------------------------------------------------
@@ -127,14 +202,7 @@ void Block::switch_to(Fiber& fiber) {
 }
 
 void Block::switch_to(Thread& thread) {
-  if (thread.fiber == nullptr) {  // runs for the first time
-    if (idle_fibers_.empty()) {
-      fibers_.push_back(std::make_unique<Fiber>(fibers_.size(), fiber_entry, this));
-      idle_fibers_.push_back(fibers_.back().get());
-    }
-    thread.fiber = idle_fibers_.back();
-    idle_fibers_.pop_back();
-  }
+  if (thread.fiber == nullptr) thread.fiber = &take_fiber();  // runs for the first time
   current_thread = &thread;
   switch_to(*thread.fiber);
 }
@@ -149,14 +217,16 @@ void Block::wait(const char* what, Site site) {
   if (next != self) switch_to(*next);
 }
 
-void Block::fiber_entry(void* block) {
-  for (;;) static_cast<Block*>(block)->run_threads_on_this_fiber();
+void Block::fiber_entry(void* argument) {
+  Block* block = static_cast<Block*>(argument);
+  Fiber::enter(block->host_);
+  for (;;) block->run_threads_on_this_fiber();
 }
 
 // Threads that end without having waited follow each other on one fiber, as plain calls.
 void Block::run_threads_on_this_fiber() {
   Thread* next = run_thread_and_pick_next();
-  while (next != nullptr && next->fiber == nullptr) {
+  while (next != nullptr && next->fiber == nullptr && !threads_have_identities()) {
     next->fiber = running_;
     current_thread = next;
     next = run_thread_and_pick_next();
@@ -173,7 +243,12 @@ void Block::run_threads_on_this_fiber() {
 // handler: the list of exceptions being handled belongs to the OS thread.
 Thread* Block::run_thread_and_pick_next() {
   try {
-    launch_->run_thread(launch_->call);
+    checkers::acquire(&launch_->began);
+    {
+      const checkers::Loud loud;
+      launch_->run_thread(launch_->call);
+    }
+    checkers::release(&launch_->ended);
     end_thread();
     Thread* next = next_thread();
     if (next == nullptr && alive_count_ > 0) fail_deadlock();
@@ -227,14 +302,18 @@ int Block::barrier(BarrierKind kind, int predicate, Site site) {
       barrier.accumulated |= vote;
       break;
   }
+  Token* const token = barrier_token();
+  checkers::release(token);
   if (++barrier.arrived == alive_count_) release_barrier();
   wait(barrier_name(kind), site);
+  checkers::acquire(token);
   return barrier.result;  // the next release needs this thread, so it is still this barrier's
 }
 
 // Everyone starts again from the first warp in order, the thread that came last included.
 void Block::release_barrier() {
   barrier_.arrived = 0;
+  ++barrier_.generation;  // who wakes late must not come after those that have run ahead to the next
   barrier_.result = barrier_.accumulated;
   for (unsigned w = 0; w < warps_.size(); ++w) make_ready(w, warps_[w].alive);
   warp_ = choose(ready_warps_);
@@ -270,15 +349,25 @@ void Block::collective(uint32_t mask, const char* name, const void* in, void* ou
   meeting->in[self.lane] = in;
   meeting->out[self.lane] = out;
   meeting->arrived |= 1u << self.lane;
+  if (combine == nullptr) checkers::release(arrival_token(self));
   complete(self.warp, *meeting);
   wait(name, site);
+  if (combine == nullptr) checkers::acquire(wake_token(self));
 }
 
-// If all lanes have come that can still come: lets them go on.
+// If all lanes have come that can still come: lets them go on. Functions that return something do not order memory,
+// says the programming guide; __syncwarp does.
 void Block::complete(unsigned warp, Collective& collective) {
   if (collective.arrived != (collective.mask & warps_[warp].alive)) return;
   if (collective.combine != nullptr) {
     collective.combine(collective.arrived, collective.in, collective.out);
+  } else if (SIMT_RACE) {
+    auto for_lanes = [&](auto&& body) {
+      for (unsigned lane = 0; lane < kWarpSize; ++lane)
+        if (collective.arrived >> lane & 1) body(threads_[warp * kWarpSize + lane]);
+    };
+    for_lanes([&](const Thread& thread) { checkers::acquire(arrival_token(thread)); });
+    for_lanes([&](const Thread& thread) { checkers::release(wake_token(thread)); });
   }
   make_ready(warp, std::exchange(collective.arrived, 0));
 }
@@ -290,24 +379,51 @@ void* Block::static_smem(const void* key, size_t bytes, size_t alignment, const 
   for (const StaticArray& array : static_arrays_) {
     if (array.key == key) return array.address;
   }
-  alignment = std::max<size_t>(alignment, 16);
-  const size_t offset = (smem_used_ + alignment - 1) / alignment * alignment;
   auto refuse = [&](const std::string& total, size_t limit) {
     fail("out of shared memory: with " + std::string(name) + " at " + to_string(site) + ", " +
          total + "; the limit is " + std::to_string(limit));
   };
-  if (static_smem_used_ + bytes > kMaxStaticSmem) {
-    refuse(std::to_string(static_smem_used_ + bytes) + " bytes are static", kMaxStaticSmem);
-  }
-  if (offset + bytes > kMaxSmem) {
-    refuse(std::to_string(offset + bytes) + " bytes are static and dynamic", kMaxSmem);
-  }
+  alignment = std::max<size_t>(alignment, 16);
+  auto aligned = [&](size_t offset) { return (offset + alignment - 1) / alignment * alignment; };
   static_smem_used_ += bytes;
-  smem_used_ = offset + bytes;
+  smem_used_ = aligned(smem_used_) + bytes;
+  if (static_smem_used_ > kMaxStaticSmem) {
+    refuse(std::to_string(static_smem_used_) + " bytes are static", kMaxStaticSmem);
+  }
+  const size_t limit = options().architecture->max_smem;
+  if (smem_used_ > limit) refuse(std::to_string(smem_used_) + " bytes are static and dynamic", limit);
+  const size_t offset = aligned(smem_end_);
+  smem_end_ = offset + bytes + kRedzone;
+  if (smem_end_ > smem_bytes_) fail("too many arrays of shared memory at " + to_string(site));
   char* address = smem_.get() + offset;
+  checkers::permit(address, bytes);
   std::memset(address, 0xff, bytes);  // NaN until written
   static_arrays_.push_back({key, address});
   return address;
+}
+
+// Room for the dynamic array and whatever static ones come. In the race build it is new for every block, with tokens:
+// blocks must not meet in memory that a GPU has once for each.
+void Block::lay_out_smem(size_t dynamic) {
+  constexpr size_t static_room = kMaxStaticSmem + 64 * (kRedzone + 64);
+  const size_t needed = (kSmemFront + dynamic + kRedzone + static_room + 1023) / 1024 * 1024;
+  if (SIMT_RACE || smem_bytes_ < needed) {
+    smem_.reset();
+    smem_.reset(static_cast<char*>(std::aligned_alloc(1024, needed)));
+    smem_bytes_ = needed;
+    if (!smem_) throw std::bad_alloc();
+  }
+  if (SIMT_RACE) {
+    tokens_.reset();
+    tokens_.reset(new Token[2 + 2 * thread_count_]);
+  }
+  checkers::forbid(smem_.get(), smem_bytes_);
+  checkers::permit(dynamic_smem(), dynamic);
+  std::memset(dynamic_smem(), 0xff, dynamic);
+  smem_used_ = dynamic;
+  smem_end_ = kSmemFront + dynamic + kRedzone;
+  static_smem_used_ = 0;
+  static_arrays_.clear();
 }
 
 // ---- the block ----------------------------------------------------------------------------------
@@ -358,14 +474,8 @@ void Block::start(const Launch& launch, uint3 block_idx, uint64_t order, uint64_
   }
   warp_ = choose(ready_warps_);
 
-  if (!smem_) {
-    smem_.reset(static_cast<char*>(std::aligned_alloc(1024, kMaxSmem)));
-    if (!smem_) throw std::bad_alloc();
-  }
-  std::memset(smem_.get(), 0xff, launch.dynamic_smem);
-  smem_used_ = launch.dynamic_smem;
-  static_smem_used_ = 0;
-  static_arrays_.clear();
+  lay_out_smem(launch.dynamic_smem);
+  give_identities();
 }
 
 void Block::run(const Launch& launch, uint3 block_idx, uint64_t order, uint64_t seed) {
@@ -380,14 +490,17 @@ void Block::run(const Launch& launch, uint3 block_idx, uint64_t order, uint64_t 
 // ---- entries of runtime.h -----------------------------------------------------------------------
 
 int block_barrier(BarrierKind kind, int predicate, Site site) {
+  const checkers::Quiet quiet;
   return current_thread->block->barrier(kind, predicate, site);
 }
 void warp_collective(uint32_t mask, const char* name, const void* in, void* out, Combine combine,
                      Site site) {
+  const checkers::Quiet quiet;
   current_thread->block->collective(mask, name, in, out, combine, site);
 }
 void* static_shared_memory(const void* key, size_t bytes, size_t alignment, const char* name,
                            Site site) {
+  const checkers::Quiet quiet;
   return current_thread->block->static_smem(key, bytes, alignment, name, site);
 }
 void* dynamic_shared_memory() { return current_thread->block->dynamic_smem(); }

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,10 +15,9 @@
 
 namespace simt {
 
-// Limits of sm_90, which are those of sm_80 but for the 227 KiB (163 there).
+// Limits of every architecture; the shared memory of a block in all is Architecture's.
 inline constexpr unsigned kMaxBlockThreads = 1024;
 inline constexpr size_t kMaxStaticSmem = 48 << 10;
-inline constexpr size_t kMaxSmem = 227 << 10;
 
 class Block {
  public:
@@ -31,7 +31,7 @@ class Block {
   void collective(uint32_t mask, const char* name, const void* in, void* out, Combine combine,
                   Site site);
   void* static_smem(const void* key, size_t bytes, size_t alignment, const char* name, Site site);
-  void* dynamic_smem() const { return smem_.get(); }
+  void* dynamic_smem() const { return smem_.get() + kSmemFront; }
 
  private:
   // Lanes of one mask that wait for each other in a warp function.
@@ -52,6 +52,7 @@ class Block {
   };
   struct Barrier {
     unsigned arrived = 0;
+    unsigned generation = 0;
     BarrierKind kind = BarrierKind::kSync;
     Site site;
     const Thread* first = nullptr;
@@ -66,7 +67,18 @@ class Block {
     void operator()(char* p) const { std::free(p); }
   };
 
+  // Bytes that nobody may touch before, between and after the arrays of shared memory.
+  static constexpr size_t kRedzone = SIMT_ASAN ? 256 : 0;
+  static constexpr size_t kSmemFront = SIMT_ASAN ? 1024 : 0;  // keeps what follows aligned
+
+  // A place to wait for others: its address is what ThreadSanitizer knows it by.
+  struct alignas(8) Token {
+    char byte;
+  };
+
   void lay_out_threads(dim3 block_dim);
+  void lay_out_smem(size_t dynamic);
+  void give_identities();
   void start(const Launch& launch, uint3 block_idx, uint64_t order, uint64_t seed);
 
   void make_ready(unsigned warp, uint32_t lanes);
@@ -82,6 +94,12 @@ class Block {
   void end_thread();
   void release_barrier();
   void complete(unsigned warp, Collective& collective);
+  Fiber& take_fiber();
+  // Null but in the race build.
+  Token* token(size_t index) { return tokens_ ? &tokens_[index] : nullptr; }
+  Token* barrier_token() { return token(barrier_.generation & 1); }
+  Token* arrival_token(const Thread& thread) { return token(2 + 2 * size_t(&thread - threads_.data())); }
+  Token* wake_token(const Thread& thread) { return token(3 + 2 * size_t(&thread - threads_.data())); }
 
   [[noreturn]] void fail_deadlock() const;
   void drop_failed_threads();
@@ -101,13 +119,20 @@ class Block {
   Fiber host_;
   Fiber* running_ = &host_;
   std::vector<std::unique_ptr<Fiber>> fibers_;
-  std::vector<Fiber*> idle_fibers_;
+  std::deque<Fiber*> idle_fibers_;
   std::string error_;
 
+  Identity host_identity_;
+  std::vector<std::unique_ptr<Identity>> identities_;  // of fibers_, or of blocks: see give_identities
+  size_t blocks_started_ = 0;
+
   std::unique_ptr<char, FreeDeleter> smem_;  // dynamic, then static
-  size_t smem_used_ = 0;
+  size_t smem_bytes_ = 0;                    // of smem_
+  size_t smem_end_ = 0;                      // where the next array can be
+  size_t smem_used_ = 0;                     // on a GPU, without what kRedzone adds
   size_t static_smem_used_ = 0;
   std::vector<StaticArray> static_arrays_;
+  std::unique_ptr<Token[]> tokens_;  // of the barrier, two; of each thread, two
 };
 
 std::string to_string(uint3 v);

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "checkers.h"
 #include "language.h"
 #include "runtime.h"
 
@@ -44,7 +45,7 @@ T shuffle(uint32_t mask, const char* name, T value, int source, Site site) {
     int source;
   } input{value, source};
   T result;
-  auto combine = [](uint32_t arrived, const void* const* in, void* const* out) {
+  auto combine = [](uint32_t arrived, const void* const* in, void* const* out) SIMT_NOT_CHECKED_FOR_RACES {
     for (int lane = 0; lane < kWarpSize; ++lane) {
       if (!(arrived >> lane & 1)) continue;
       const int source = static_cast<const Input*>(in[lane])->source;
@@ -98,7 +99,7 @@ namespace simt {
 
 inline uint32_t ballot(uint32_t mask, const char* name, bool predicate, Site site) {
   uint32_t result = 0;
-  auto combine = [](uint32_t arrived, const void* const* in, void* const* out) {
+  auto combine = [](uint32_t arrived, const void* const* in, void* const* out) SIMT_NOT_CHECKED_FOR_RACES {
     uint32_t votes = 0;
     for (int lane = 0; lane < kWarpSize; ++lane) {
       if ((arrived >> lane & 1) && *static_cast<const bool*>(in[lane])) votes |= 1u << lane;

@@ -143,13 +143,77 @@ Fiber::Fiber(size_t index, Entry entry, void* argument) : entry_(entry), argumen
   // Neighbours start at different offsets in the page: at equal ones their frames would compete for
   // the same few sets of the L1 cache.
   top_ = memory_ + kGuardBytes + kStackBytes - index * 320 % 4096;
+  stack_ = memory_ + kGuardBytes;
+  stack_bytes_ = static_cast<size_t>(top_ - static_cast<char*>(stack_));
   rewind();
 }
 
 Fiber::~Fiber() {
-  if (memory_ != nullptr) munmap(memory_, kGuardBytes + kStackBytes);
+  if (memory_ == nullptr) return;
+  checkers::permit(stack_, stack_bytes_);
+  munmap(memory_, kGuardBytes + kStackBytes);
 }
 
-void Fiber::rewind() { stack_pointer_ = first_frame(top_, entry_, argument_); }
+void Fiber::rewind() {
+  checkers::permit(stack_, stack_bytes_);
+#if SIMT_RACE  // new memory: another identity may come here
+  mmap(stack_, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+#endif
+  fake_stack_ = nullptr;
+  stack_pointer_ = first_frame(top_, entry_, argument_);
+}
+
+void Fiber::switch_fibers(Fiber& from, Fiber& to) {
+#if SIMT_RACE
+  checkers::end_quiet();
+  to.identity_->become_current();
+#endif
+#if SIMT_ASAN
+  __sanitizer_start_switch_fiber(&from.fake_stack_, to.stack_, to.stack_bytes_);
+#endif
+  simt_switch_stack(&from.stack_pointer_, to.stack_pointer_);
+#if SIMT_ASAN
+  __sanitizer_finish_switch_fiber(from.fake_stack_, nullptr, nullptr);
+#endif
+  checkers::begin_quiet();
+}
+
+void Fiber::enter([[maybe_unused]] Fiber& host) {
+#if SIMT_ASAN
+  const void* left;
+  size_t left_bytes;
+  __sanitizer_finish_switch_fiber(nullptr, &left, &left_bytes);
+  if (host.stack_ == nullptr) {  // the first fiber of all is entered from there
+    host.stack_ = const_cast<void*>(left);
+    host.stack_bytes_ = left_bytes;
+  }
+#endif
+  checkers::begin_quiet();
+}
+
+#if SIMT_RACE
+void Identity::create() {
+  destroy();
+  tsan_fiber_ = __tsan_create_fiber(0);
+  owned_ = true;
+}
+void Identity::destroy() {
+  if (owned_) __tsan_destroy_fiber(tsan_fiber_);
+  tsan_fiber_ = nullptr;
+  owned_ = false;
+}
+void Identity::adopt_current() {
+  destroy();
+  tsan_fiber_ = __tsan_get_current_fiber();
+}
+void Identity::become_current() const {
+  __tsan_switch_to_fiber(tsan_fiber_, __tsan_switch_to_fiber_no_sync);
+}
+#else
+void Identity::create() {}
+void Identity::destroy() {}
+void Identity::adopt_current() {}
+void Identity::become_current() const {}
+#endif
 
 }  // namespace simt

@@ -1,11 +1,17 @@
-// The grid: launch limits, the order of the blocks, options.
+// The grid: launch limits, arguments, the order of the blocks, options, the log.
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <mutex>
 #include <numeric>
+#include <set>
 #include <stdexcept>
 #include <string>
 
 #include "block.h"
+#include "memory.h"
 
 namespace simt {
 
@@ -26,6 +32,21 @@ uint64_t order_from_environment() {
 std::atomic<uint64_t>& global_order() {
   static std::atomic<uint64_t> order{order_from_environment()};
   return order;
+}
+
+// Largest shared memory of a block, after the opt-in: CUDA programming guide, technical specifications.
+constexpr Architecture kArchitectures[] = {
+    {"sm_75", 64 << 10}, {"sm_80", 163 << 10},  {"sm_86", 99 << 10},   {"sm_87", 163 << 10}, {"sm_89", 99 << 10},
+    {"sm_90", 227 << 10}, {"sm_100", 227 << 10}, {"sm_103", 227 << 10}, {"sm_120", 99 << 10}};
+
+const Architecture& architecture_from_environment() {
+  const char* name = std::getenv("SIMT_ARCH");
+  return architecture(name == nullptr || *name == '\0' ? "sm_90" : name);
+}
+
+std::atomic<const Architecture*>& global_architecture() {
+  static std::atomic<const Architecture*> chosen{&architecture_from_environment()};
+  return chosen;
 }
 
 // Finalizer of SplitMix64: neighbouring seeds give unrelated streams.
@@ -52,14 +73,56 @@ void check_limits(const Launch& launch) {
     refuse("block " + to_string(block) + " exceeds (1024,1024,64) or " +
            std::to_string(kMaxBlockThreads) + " threads");
   }
-  if (launch.dynamic_smem > kMaxSmem) {
-    refuse(std::to_string(launch.dynamic_smem) + " bytes of dynamic shared memory; the limit is " +
-           std::to_string(kMaxSmem));
+  const Architecture& arch = *options().architecture;
+  if (launch.dynamic_smem > arch.max_smem) {
+    refuse(std::to_string(launch.dynamic_smem) + " bytes of dynamic shared memory; the limit of " + arch.name + " is " +
+           std::to_string(arch.max_smem));
   }
 }
 
+void check_arguments(const Launch& launch) {
+  for (size_t i = 0; i < launch.reach_count; ++i) {
+    const Reach& reach = launch.reaches[i];
+    const std::string problem =
+        launch.memory == Memory::kDevice ? problem_of_device_memory(reach) : problem_of_callers_memory(reach);
+    if (!problem.empty()) refuse("argument " + std::to_string(reach.argument) + " is " + problem);
+  }
+}
+
+// Which kernels ran how often, and in how many forms, one a line: into the file that SIMT_LAUNCHES names, at the end.
+class LaunchLog {
+ public:
+  static LaunchLog* get() {
+    static LaunchLog log;
+    return log.path_ == nullptr ? nullptr : &log;
+  }
+  ~LaunchLog() {
+    if (path_ == nullptr) return;
+    std::ofstream file(path_, std::ios::app);
+    for (const auto& [name, kernel] : kernels_) file << kernel.launches << '\t' << kernel.shapes.size() << '\t' << name << '\n';
+  }
+  void add(const Launch& launch) {
+    const std::lock_guard lock(mutex_);
+    Kernel& kernel = kernels_[launch.name];
+    ++kernel.launches;
+    kernel.shapes.insert(to_string(launch.grid) + to_string(launch.block));
+  }
+
+ private:
+  struct Kernel {
+    uint64_t launches = 0;
+    std::set<std::string> shapes;
+  };
+  const char* path_ = std::getenv("SIMT_LAUNCHES");
+  std::mutex mutex_;
+  std::map<std::string, Kernel> kernels_;
+};
+
 void run_blocks(const Launch& launch) {
+  const checkers::Quiet quiet;
   check_limits(launch);
+  check_arguments(launch);
+  if (LaunchLog* log = LaunchLog::get()) log->add(launch);
   const dim3 grid = launch.grid;
   const uint64_t order = options().order;
   const uint64_t count = uint64_t{grid.x} * grid.y * grid.z;
@@ -72,6 +135,12 @@ void run_blocks(const Launch& launch) {
     while (std::gcd(stride, count) != 1) ++stride;
   }
   Block& block = Block::of_this_os_thread();
+  // The launch comes after what the host has done, and before what it does then; blocks of one launch have no order.
+  struct InHostsOrder {
+    const Launch& launch;
+    explicit InHostsOrder(const Launch& launch) : launch(launch) { checkers::release(&launch.began); }
+    ~InHostsOrder() { checkers::acquire(&launch.ended); }
+  } in_hosts_order(launch);
   for (uint64_t i = 0; i < count; ++i) {
     const uint3 block_idx = {static_cast<unsigned>(at % grid.x),
                              static_cast<unsigned>(at / grid.x % grid.y),
@@ -83,8 +152,31 @@ void run_blocks(const Launch& launch) {
 
 }  // namespace
 
-Options options() { return {global_order().load()}; }
-void set_options(const Options& options) { global_order().store(options.order); }
+Options options() { return {global_order().load(), global_architecture().load()}; }
+void set_options(const Options& options) {
+  global_order().store(options.order);
+  global_architecture().store(options.architecture ? options.architecture : &architecture_from_environment());
+}
+
+const Architecture& architecture(const char* name) {
+  std::string known;
+  for (const Architecture& arch : kArchitectures) {
+    if (std::strcmp(arch.name, name) == 0) return arch;
+    known += std::string(known.empty() ? "" : ", ") + arch.name;
+  }
+  throw std::runtime_error(std::string("SIMT_ARCH is '") + name + "', expected one of " + known);
+}
+
+// g++: "... [with auto kernel = lrn_forward_kernel<false, float>]"; clang++: "... [kernel = &convnet::lrn_..."
+std::string kernel_name_in(const char* pretty_function) {
+  std::string name = pretty_function;
+  name = name.substr(name.find("kernel = ") + std::strlen("kernel = "));
+  name.resize(name.rfind(']'));
+  for (const char* noise : {"&", "convnet::", "{anonymous}::", "(anonymous namespace)::"}) {
+    for (size_t at; (at = name.find(noise)) != std::string::npos;) name.erase(at, std::strlen(noise));
+  }
+  return name;
+}
 
 void run_grid(const Launch& launch) {
   try {

@@ -3,10 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
+#include "arguments.h"
 #include "vector_types.h"
 
 namespace simt {
@@ -72,28 +75,44 @@ void warp_collective(uint32_t mask, const char* name, const void* in, void* out,
 
 // ---- launch -------------------------------------------------------------------------------------
 
+// What a launch may ask for. Registers are not known here.
+struct Architecture {
+  const char* name;
+  size_t max_smem;  // bytes of a block, static and dynamic
+};
+
 struct Options {
   // The order of threads between two waits, and of the blocks. 0: forward, 1: reverse, n: random
   // with seed n. Starts as the environment's SIMT_ORDER. A correct kernel gives the same bits in
   // all.
   uint64_t order = 0;
+  // Whose limits hold; null: those of SIMT_ARCH in the environment, or else of sm_90.
+  const Architecture* architecture = nullptr;
 };
 Options options();
 void set_options(const Options& options);
+const Architecture& architecture(const char* name);  // "sm_75" to "sm_120"
+
+// Whose memory a kernel works on: the device's, of which every allocation is known, or a caller's.
+enum class Memory { kDevice, kCaller };
 
 struct Launch {
   const char* name;  // of the kernel, for messages
+  Memory memory;
   dim3 grid, block;
   size_t dynamic_smem;
   void (*run_thread)(void* call);
   void* call;
+  const Reach* reaches;  // of the arguments
+  size_t reach_count;
+  alignas(8) mutable char began = 0, ended = 0;  // tokens: see checkers.h
 };
 void run_grid(const Launch& launch);
 
 // kernel<<<grid, block, dynamic_smem>>>(args...), done when it returns. Errors, those of the launch
 // and those inside the kernel, are std::runtime_error. Several OS threads may launch at a time.
 template <class... Parameters, class... Args>
-void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+void launch(const char* name, Memory memory, void (*kernel)(Parameters...), dim3 grid, dim3 block,
             size_t dynamic_smem, Args&&... args) {
   static_assert(sizeof...(Parameters) == sizeof...(Args),
                 "kernel launched with the wrong number of arguments");
@@ -106,7 +125,18 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
     Call& call = *static_cast<Call*>(p);
     std::apply(call.kernel, call.args);
   };
-  run_grid({name, grid, block, dynamic_smem, run_thread, &call});
+  std::vector<Reach> reaches;
+  auto note = [&](const Reach& reach) { reaches.push_back(reach); };
+  std::apply([&](const auto&... arg) { [[maybe_unused]] int i = 0; (for_reaches(arg, i++, note), ...); }, call.args);
+  run_grid({name, memory, grid, block, dynamic_smem, run_thread, &call, reaches.data(), reaches.size()});
+}
+
+// "conv_forward_kernel<float, Tile<64, 128, 8, 8>, true>" of the __PRETTY_FUNCTION__ below.
+std::string kernel_name_in(const char* pretty_function);
+template <auto kernel>
+const char* kernel_name() {
+  static const std::string name = kernel_name_in(__PRETTY_FUNCTION__);
+  return name.c_str();
 }
 
 }  // namespace simt
