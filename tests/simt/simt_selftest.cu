@@ -193,16 +193,21 @@ __global__ void shuffles_kernel(int count, int* results) {
 
 // ---- the C functions ----------------------------------------------------------------------------
 
+// One of each OS thread: thread-local variables of a library that simt is in are scarce (block.cpp).
+std::string& error_text() {
+  static thread_local std::string text;
+  return text;
+}
+
 template <class Body>
 const char* text_of_error(Body body) {
-  static thread_local std::string text;
-  text.clear();
+  error_text().clear();
   try {
     body();
   } catch (const std::exception& error) {
-    text = error.what();
+    error_text() = error.what();
   }
-  return text.c_str();
+  return error_text().c_str();
 }
 
 }  // namespace

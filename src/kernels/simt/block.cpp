@@ -17,10 +17,6 @@ SIMT_TLS GridPosition current_position;
 
 namespace {
 
-std::string to_string(Site site) {
-  return std::string(site.file) + ":" + std::to_string(site.line);
-}
-
 [[noreturn]] void fail(const std::string& message) { throw std::runtime_error(message); }
 
 const char* barrier_name(BarrierKind kind) {
@@ -41,6 +37,10 @@ bool same_text(const char* a, const char* b) { return a == b || std::strcmp(a, b
 bool same_place(Site a, Site b) { return a.line == b.line && same_text(a.file, b.file); }
 
 }  // namespace
+
+std::string to_string(Site site) {
+  return std::string(site.file) + ":" + std::to_string(site.line);
+}
 
 std::string to_string(uint3 v) {
   return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")";
@@ -262,6 +262,11 @@ Thread* Block::run_thread_and_pick_next() {
 
 void Block::end_thread() {
   Thread& self = *current_thread;
+  if (!async_copies_.empty() && !async_copies().pending().empty()) {
+    const auto& pending = async_copies().pending();
+    fail("exits with asynchronous copies that it has not waited for: " + std::to_string(pending.size()) +
+         ", the first from " + to_string(pending.front().site));
+  }
   self.fiber = nullptr;
   --alive_count_;
   Warp& warp = warps_[self.warp];
@@ -321,6 +326,16 @@ void Block::release_barrier() {
 
 void Block::collective(uint32_t mask, const char* name, const void* in, void* out, Combine combine,
                        Site site) {
+  meet(mask, false, name, in, out, combine, site);
+}
+
+void Block::aligned_collective(const char* name, const void* in, void* out, Combine combine,
+                               Site site) {
+  meet(0xffffffffu, true, name, in, out, combine, site);
+}
+
+void Block::meet(uint32_t mask, bool aligned, const char* name, const void* in, void* out,
+                 Combine combine, Site site) {
   const Thread& self = *current_thread;
   Warp& warp = warps_[self.warp];
   if (!(mask >> self.lane & 1)) {
@@ -341,7 +356,9 @@ void Block::collective(uint32_t mask, const char* name, const void* in, void* ou
     meeting->name = name;
     meeting->site = site;
     meeting->combine = combine;
-  } else if (meeting->combine != combine || !same_text(meeting->name, name)) {
+    meeting->aligned = aligned;
+  } else if (meeting->combine != combine || !same_text(meeting->name, name) ||
+             (aligned && !same_place(meeting->site, site))) {
     fail(std::string("divergent warp: lane ") + std::to_string(self.lane) + " is in " + name +
          " at " + to_string(site) + ", lane " + std::to_string(std::countr_zero(meeting->arrived)) +
          " in " + meeting->name + " at " + to_string(meeting->site));
@@ -359,6 +376,11 @@ void Block::collective(uint32_t mask, const char* name, const void* in, void* ou
 // says the programming guide; __syncwarp does.
 void Block::complete(unsigned warp, Collective& collective) {
   if (collective.arrived != (collective.mask & warps_[warp].alive)) return;
+  if (collective.aligned && ~collective.arrived != 0) {
+    fail(std::string(collective.name) + " at " + to_string(collective.site) +
+         " needs all 32 lanes of the warp; it has " + std::to_string(std::popcount(collective.arrived)) +
+         ", lane " + std::to_string(std::countr_zero(~collective.arrived)) + " has exited or does not exist");
+  }
   if (collective.combine != nullptr) {
     collective.combine(collective.arrived, collective.in, collective.out);
   } else if (SIMT_RACE) {
@@ -398,7 +420,7 @@ void* Block::static_smem(const void* key, size_t bytes, size_t alignment, const 
   char* address = smem_.get() + offset;
   checkers::permit(address, bytes);
   std::memset(address, 0xff, bytes);  // NaN until written
-  static_arrays_.push_back({key, address});
+  static_arrays_.push_back({key, address, bytes});
   return address;
 }
 
@@ -424,6 +446,37 @@ void Block::lay_out_smem(size_t dynamic) {
   smem_end_ = kSmemFront + dynamic + kRedzone;
   static_smem_used_ = 0;
   static_arrays_.clear();
+}
+
+bool Block::is_shared(const void* address, size_t bytes) const {
+  const auto at = reinterpret_cast<uintptr_t>(address);
+  auto holds = [&](const void* array, size_t array_bytes) {
+    const auto begin = reinterpret_cast<uintptr_t>(array);
+    return at >= begin && at + bytes <= begin + array_bytes;
+  };
+  return holds(dynamic_smem(), launch_->dynamic_smem) ||
+         std::any_of(static_arrays_.begin(), static_arrays_.end(),
+                     [&](const StaticArray& array) { return holds(array.address, array.bytes); });
+}
+
+void Block::check_shared(const void* address, size_t bytes, size_t alignment, const char* name,
+                         Site site) const {
+  if (!is_shared(address, bytes)) {
+    fail(std::string(name) + " at " + to_string(site) + ": " + std::to_string(bytes) +
+         " bytes that are in no array of the block's shared memory");
+  }
+  if (reinterpret_cast<uintptr_t>(address) % alignment != 0) {
+    fail(std::string(name) + " at " + to_string(site) + ": the shared address is not a multiple of " +
+         std::to_string(alignment));
+  }
+}
+
+// ---- asynchronous copies ------------------------------------------------------------------------
+
+// Those of the running thread.
+AsyncCopies& Block::async_copies() {
+  if (async_copies_.empty()) async_copies_.resize(thread_count_);
+  return async_copies_[current_thread->warp * kWarpSize + current_thread->lane];
 }
 
 // ---- the block ----------------------------------------------------------------------------------
@@ -476,6 +529,8 @@ void Block::start(const Launch& launch, uint3 block_idx, uint64_t order, uint64_
 
   lay_out_smem(launch.dynamic_smem);
   give_identities();
+  async_landing_ = options().async;
+  async_copies_.clear();
 }
 
 void Block::run(const Launch& launch, uint3 block_idx, uint64_t order, uint64_t seed) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "async_copy.h"
 #include "fiber.h"
 #include "runtime.h"
 
@@ -30,8 +31,15 @@ class Block {
   int barrier(BarrierKind kind, int predicate, Site site);
   void collective(uint32_t mask, const char* name, const void* in, void* out, Combine combine,
                   Site site);
+  // An instruction that is .aligned: all 32 lanes of the warp come, to the same place.
+  void aligned_collective(const char* name, const void* in, void* out, Combine combine, Site site);
   void* static_smem(const void* key, size_t bytes, size_t alignment, const char* name, Site site);
   void* dynamic_smem() const { return smem_.get() + kSmemFront; }
+  // Fails unless the bytes are in one array of this block's shared memory, at a multiple of `alignment`.
+  void check_shared(const void* address, size_t bytes, size_t alignment, const char* name, Site site) const;
+  bool is_shared(const void* address, size_t bytes) const;
+  AsyncCopies& async_copies();
+  AsyncLanding async_landing() const { return async_landing_; }
 
  private:
   // Lanes of one mask that wait for each other in a warp function.
@@ -41,6 +49,7 @@ class Block {
     const char* name = nullptr;
     Site site;
     Combine combine = nullptr;
+    bool aligned = false;
     const void* in[kWarpSize];
     void* out[kWarpSize];
   };
@@ -62,6 +71,7 @@ class Block {
   struct StaticArray {
     const void* key;
     void* address;
+    size_t bytes;
   };
   struct FreeDeleter {
     void operator()(char* p) const { std::free(p); }
@@ -81,6 +91,7 @@ class Block {
   void give_identities();
   void start(const Launch& launch, uint3 block_idx, uint64_t order, uint64_t seed);
 
+  void meet(uint32_t mask, bool aligned, const char* name, const void* in, void* out, Combine combine, Site site);
   void make_ready(unsigned warp, uint32_t lanes);
   Thread* next_thread();
   unsigned choose(uint32_t candidates);
@@ -133,8 +144,11 @@ class Block {
   size_t static_smem_used_ = 0;
   std::vector<StaticArray> static_arrays_;
   std::unique_ptr<Token[]> tokens_;  // of the barrier, two; of each thread, two
+  AsyncLanding async_landing_ = AsyncLanding::kLate;
+  std::vector<AsyncCopies> async_copies_;  // by linear index, from a block's first asynchronous copy on
 };
 
 std::string to_string(uint3 v);
+std::string to_string(Site site);
 
 }  // namespace simt

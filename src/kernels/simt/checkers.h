@@ -38,11 +38,16 @@ inline void end_quiet() { __tsan_ignore_thread_end(); }
 // Happens-before: from all that release a token to those who acquire it later.
 inline void release(void* token) { __tsan_release(token); }
 inline void acquire(void* token) { __tsan_acquire(token); }
+// What an instruction of the running thread does to memory; loud.
+inline void reads(const void* p, size_t bytes) { __tsan_read_range(const_cast<void*>(p), bytes); }
+inline void writes(void* p, size_t bytes) { __tsan_write_range(p, bytes); }
 #else
 inline void begin_quiet() {}
 inline void end_quiet() {}
 inline void release(void*) {}
 inline void acquire(void*) {}
+inline void reads(const void*, size_t) {}
+inline void writes(void*, size_t) {}
 #endif
 
 struct Quiet {

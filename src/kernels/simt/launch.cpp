@@ -29,6 +29,20 @@ uint64_t order_from_environment() {
   return order;
 }
 
+AsyncLanding async_from_environment() {
+  const char* text = std::getenv("SIMT_ASYNC");
+  const std::string landing = text == nullptr || *text == '\0' ? "late" : text;
+  if (landing != "late" && landing != "early") {
+    throw std::runtime_error("SIMT_ASYNC is '" + landing + "', expected late or early");
+  }
+  return landing == "late" ? AsyncLanding::kLate : AsyncLanding::kEarly;
+}
+
+std::atomic<AsyncLanding>& global_async() {
+  static std::atomic<AsyncLanding> async{async_from_environment()};
+  return async;
+}
+
 std::atomic<uint64_t>& global_order() {
   static std::atomic<uint64_t> order{order_from_environment()};
   return order;
@@ -152,10 +166,11 @@ void run_blocks(const Launch& launch) {
 
 }  // namespace
 
-Options options() { return {global_order().load(), global_architecture().load()}; }
+Options options() { return {global_order().load(), global_architecture().load(), global_async().load()}; }
 void set_options(const Options& options) {
   global_order().store(options.order);
   global_architecture().store(options.architecture ? options.architecture : &architecture_from_environment());
+  global_async().store(options.async);
 }
 
 const Architecture& architecture(const char* name) {

@@ -81,6 +81,9 @@ struct Architecture {
   size_t max_smem;  // bytes of a block, static and dynamic
 };
 
+// When an asynchronous copy lands: as late as it may, when its thread waits for it, or as early, when it is issued.
+enum class AsyncLanding { kLate, kEarly };
+
 struct Options {
   // The order of threads between two waits, and of the blocks. 0: forward, 1: reverse, n: random
   // with seed n. Starts as the environment's SIMT_ORDER. A correct kernel gives the same bits in
@@ -88,6 +91,8 @@ struct Options {
   uint64_t order = 0;
   // Whose limits hold; null: those of SIMT_ARCH in the environment, or else of sm_90.
   const Architecture* architecture = nullptr;
+  // Starts as the environment's SIMT_ASYNC, "late" or "early". A correct kernel gives the same bits in both.
+  AsyncLanding async = AsyncLanding::kLate;
 };
 Options options();
 void set_options(const Options& options);

@@ -13,6 +13,7 @@
 //   block.{h,cpp}       one block: its threads, scheduler, barrier, shared memory
 //   fiber.{h,cpp}       stacks and the switch between them
 //   launch.cpp          launch limits, the grid, options
+//   instructions.h      what ../ptx/ stands for: asynchronous copies (async_copy.{h,cpp}), matrices (matrix.cpp)
 //
 // Left out on purpose: __shared__ (use SMEM and DYN_SMEM: they are counted and start as NaN),
 // __activemask (its value is not defined by the program). Threads that spin on a flag hang here: a
@@ -21,5 +22,6 @@
 #pragma once
 
 #include "device_functions.h"
+#include "instructions.h"
 #include "language.h"
 #include "runtime.h"
