@@ -15,10 +15,11 @@ from .data import NOISE_RULES, parse_range
 from .drops import parse_drop, parse_steps
 from .errors import CommandLineError, ConfigError
 
+MOST_THREADS = 1024
 FLAG_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 THIS_TIME = {"resume", "max_steps", "log", "save_path", "save_file", "test_only", "check_grads", "plan", "profile", "trace", "timeline", "init_from", "allow_code",
-             "test_out", "logreg_name", "write_features", "feature_path", "conv_to_local", "unshare_weights", "stages"}  # what to do now, not how to train
-COMMAND_LINE_ONLY = THIS_TIME - {"max_steps", "log", "save_path"} | {"strict_legacy"}
+             "test_out", "logreg_name", "write_features", "feature_path", "data_in_memory", "loader_threads", "conv_to_local", "unshare_weights", "stages"}  # what to do now, not how to train
+COMMAND_LINE_ONLY = THIS_TIME - {"max_steps", "log", "save_path", "data_in_memory", "loader_threads"} | {"strict_legacy"}
 
 
 def option(default: Any, help: str, *, kind: str = "text", metavar: str = "") -> Any:
@@ -32,6 +33,9 @@ class Options:
 
     data_path: str | None = option(None, "folder of the data batches", kind="path", metavar="DIR")
     data_provider: str | None = option(None, "cifar, cifar-cropped, dummy:CxHxW[:CLASSES] or dummy-lr-D; default: cifar when --data-path is given")
+    data_in_memory: bool = option(False, "keep the batches in memory once they are read, as pixels", kind="flag")
+    loader_threads: int | None = option(None, "threads that decode images, while the net trains on those before; 0: none, nothing is read ahead; default: half of the cores, "
+                                              "at most 8", kind="int", metavar="N")
     train_range: list[int] | None = option(None, "batches to train on, as 1-5", kind="range")
     test_range: list[int] | None = option(None, "batches to test on, as 6", kind="range")
     epochs: int = option(50000, "times through the training batches", kind="int", metavar="N")
@@ -49,7 +53,7 @@ class Options:
                                 kind="path", metavar="FILE")
     images_per_crop: int = option(1, "images, one after the other in a minibatch, that are cropped and mirrored alike; the 2012 program: 32", kind="int", metavar="N")
     color_noise: float = option(0.0, "strength of the colour noise in training; the paper: 0.1", kind="number", metavar="C")
-    color_noise_rule: str = option("program", "program: the noise has the covariance of the training images' colours, and what comes of it is divided by 1 + C; "
+    noise_rule: str = option("program", "program: the noise has the covariance of the training images' colours, and what comes of it is divided by 1 + C; "
                                               "paper: the formula of the paper, with eigenvalues, not divided", metavar="RULE")
     save_path: str | None = option(None, "folder for the runs' folders of checkpoints; default: nothing is saved", kind="path", metavar="DIR")
     save_file: str | None = option(None, "this very folder for the checkpoints; a run that is there goes on", kind="path", metavar="DIR")
@@ -121,10 +125,12 @@ class Options:
                             ("images_per_crop", 1), ("color_noise", 0)):
             if getattr(self, name) < least:
                 raise CommandLineError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected {least} or more")
+        if self.loader_threads is not None and not 0 <= self.loader_threads <= MOST_THREADS:
+            raise CommandLineError(f"--loader-threads {self.loader_threads}: expected 0 to {MOST_THREADS}")
         parse_steps(self.lr_steps)
         parse_drop(self.lr_drop)
-        if self.color_noise_rule not in NOISE_RULES:
-            raise CommandLineError(f"--color-noise-rule {self.color_noise_rule}: expected {' or '.join(NOISE_RULES)}")
+        if self.noise_rule not in NOISE_RULES:
+            raise CommandLineError(f"--noise-rule {self.noise_rule}: expected {' or '.join(NOISE_RULES)}")
         if self.seed >= 2**32:
             raise CommandLineError(f"--seed {self.seed}: expected a number below {2**32}")
         if self.crop_border is not None and self.inner_size is not None and {"crop_border", "inner_size"} <= self.given:

@@ -162,7 +162,7 @@ def test_a_resumed_run_with_colour_noise_has_the_bits_of_one_left_alone(place):
     "strength": (["--color-noise", "-1"], r"--color-noise -1\.0: expected 0 or more"),
     "infinite": (["--color-noise", "inf"], "--color-noise inf: expected a number"),
     "no number": (["--color-noise", "much"], "--color-noise much: expected a number"),
-    "rule": (["--color-noise", "0.1", "--color-noise-rule", "caffe"], "--color-noise-rule caffe: expected program or paper"),
+    "rule": (["--color-noise", "0.1", "--noise-rule", "caffe"], "--noise-rule caffe: expected program or paper"),
     "images": (["--images-per-crop", "0"], "--images-per-crop 0: expected 1 or more"),
     "values": (["--data-provider", "dummy-lr-64", "--color-noise", "0.1"], "--color-noise: only images of uint8 pixels have colours; those of dummy-lr-64 are float32"),
     "channels": (["--data-provider", "dummy:5x8x8", "--color-noise", "0.1"], "the images of dummy:5x8x8 have 5 channels, expected at most 4"),

@@ -13,7 +13,7 @@ from .. import __version__
 from ..backends import choose_backend
 from ..census import connections, crossings, multiply_adds, neurons, parameters
 from ..config import Config, read_config
-from ..data import Provider, open_provider
+from ..data import Provider, default_provider, open_provider
 from ..drawing import draw
 from ..errors import CannotCreate, CommandLineError
 from ..graph import Graph, Node, listed
@@ -86,7 +86,7 @@ def check(argv: list[str] | None = None) -> int:
 
 def open_data(config: Config, options: Options) -> Provider:
     """That of training; where none is named, random images of a size that the net takes."""
-    name = options.data_provider or ("cifar" if options.data_path else suitable_provider(config))
+    name = options.data_provider or (default_provider(options.data_path) if options.data_path else suitable_provider(config))
     return open_provider(name, options.data_path, crop_border=options.crop_border, net_classes=net_classes(config), label_kind=label_kind(config), images=1)
 
 

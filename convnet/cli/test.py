@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..data import Provider, format_range, parse_range
+from ..data import Provider, default_provider, format_range, parse_range
 from ..errors import CannotCreate, CommandLineError, DataError, WriteFailed
 from ..options import Options
 from ..predict import TrainedNet, load_checkpoint, newest_checkpoint
@@ -124,7 +124,7 @@ def data_of(net: TrainedNet, words: dict[str, str | None], trains: bool = False)
     options.command(words)
     stored = net.header["options"]
     if options.data_path and not options.data_provider and (stored.get("data_provider") or "").startswith("dummy"):
-        options.data_provider = "cifar"
+        options.data_provider = default_provider(options.data_path)
     options.update(stored, net.header["commanded"])
     if not trains:
         options.train_range = sorted(set(options.test_range or [])) or None  # that of the net need not be there

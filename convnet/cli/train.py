@@ -18,7 +18,16 @@ from .. import __version__, checkpoint
 from ..backends import Device, choose_backend, host_isa, load_module
 from ..cfgfile import read_text
 from ..config import Config, parse_config, read_config
-from ..data import Augmentation, Batch, Provider, color_pca_of, format_range, mean_of, open_provider
+from ..data import (
+    Augmentation,
+    Batch,
+    Provider,
+    color_pca_of,
+    default_provider,
+    format_range,
+    mean_of,
+    open_provider,
+)
 from ..data.provider import square_shape
 from ..drops import parse_drop
 from ..errors import CannotCreate, CommandLineError, ConfigError, MissingInput, NoSuchDevice
@@ -227,11 +236,13 @@ def open_data(config: Config, options: Options) -> Provider:
     if options.data_provider is None:
         if options.data_path is None:
             raise MissingInput(no_data(config))
-        options.data_provider = "cifar"
+        options.data_provider = default_provider(options.data_path)
     if options.data_path is None and not options.data_provider.startswith("dummy"):
         raise CommandLineError(f"--data-provider {options.data_provider} needs --data-path DIR")
     provider = open_provider(options.data_provider, options.data_path, crop_border=options.crop_border, inner_size=options.inner_size,
-                             net_classes=net_classes(config), label_kind=label_kind(config), seed=options.seed)
+                             net_classes=net_classes(config), label_kind=label_kind(config), seed=options.seed, threads=options.loader_threads, in_memory=options.data_in_memory)
+    options.train_range = options.train_range or provider.groups.get("training")
+    options.test_range = options.test_range or provider.groups.get("validation") or provider.groups.get("test")
     options.crop_border = provider.crop_border
     if options.train_range is None or options.test_range is None:
         if provider.numbers is not None:
@@ -290,7 +301,7 @@ def data_spec(provider: Provider, first: Batch, options: Options, tensors: dict[
     color_pca = tensors.get("data.color_pca", provider.color_pca)
     if color_pca is None and options.color_noise:
         color_pca = color_pca_of(provider, options.train_range)
-    return DataSpec.of(provider, dtype, mean, Augmentation(options.images_per_crop, options.color_noise, options.color_noise_rule, color_pca))
+    return DataSpec.of(provider, dtype, mean, Augmentation(options.images_per_crop, options.color_noise, options.noise_rule, color_pca))
 
 
 def net_classes(config: Config) -> int | None:

@@ -111,7 +111,7 @@ class CifarProvider(Provider):
         if is_jpegs(data):
             if len(data) != len(labels):
                 raise DataError(f"{path}: {len(data)} images and {len(labels)} labels{REMAKE}")
-            return decode_batch(path, data, self.stored), labels
+            return decode_batch(path, data, self.stored, self.threads), labels
         values, images = self.meta.values, len(labels)
         shape = data.shape if isinstance(data, np.ndarray) else type(data).__name__
         if shape not in ((values, images), (images, values)) or images == 0:

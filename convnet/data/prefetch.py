@@ -15,7 +15,7 @@ class Prefetcher:
         with Prefetcher(provider, numbers) as batches:
             for batch in batches:
 
-    What `provider.read` raises is raised where its batch was due, after those before it; nothing
+    Where the provider has 0 threads, nothing is read ahead. What `provider.read` raises is raised where its batch was due, after those before it; nothing
     is read beyond it. Leaving the `with` waits for the read under way, and the thread is gone.
     """
 
@@ -24,18 +24,19 @@ class Prefetcher:
         self._numbers = iter(numbers)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
         self._ahead: Future[Batch] | None = None
-        self._read_ahead()
+        if provider.threads:
+            self._read_ahead()
 
     def _read_ahead(self) -> None:
-        self._ahead = None
-        for number in self._numbers:
-            self._ahead = self._thread.submit(self._provider.read, number)
-            return
+        number = next(self._numbers, None)
+        self._ahead = None if number is None else self._thread.submit(self._provider.read, number)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
+        if not self._provider.threads:
+            return self._provider.read(next(self._numbers))
         if self._ahead is None:
             self.close()
             raise StopIteration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -30,6 +31,8 @@ class Provider:
     numbers      of the batches that exist; None when any number does
     class_tree   the parent of each class, and of each of the groups of classes that are numbered
                  from there on; -1: the root has none. None when the classes are in no tree
+    groups       which of them are meant for training, validation and test, by these names, where the data say so
+    threads      that decode images, and read ahead: with 0 batches are read when they are due. They are the same for any number
     label_kind   "index": the class of an image, (1, 1, 1); "vector": (classes, 1, 1), a 1 at it;
                  "both": the one as dataIdx 1 and the other as dataIdx 2, as in cuda-convnet2
     """
@@ -65,6 +68,8 @@ class Provider:
         self.classes = classes
         self.class_names = list(class_names)
         self.color_pca = color_pca
+        self.groups: dict[str, list[int]] = {}
+        self.threads = default_threads()
         self.numbers = None if numbers is None else list(numbers)
         self.class_tree = class_tree
         self.label_kind = label_kind
@@ -98,6 +103,11 @@ class Provider:
             forms.append(np.arange(self.classes)[:, None] == labels if vectors is None else vectors)
         return [np.ascontiguousarray(form, np.float32).reshape(*shape, -1)
                 for form, shape in zip(forms, self.shapes[1:], strict=True)]
+
+
+def default_threads() -> int:
+    """Half of the cores, at most 8: on a CPU the net needs them too."""
+    return min(8, max(1, (os.cpu_count() or 1) // 2))
 
 
 def mean_of(provider: Provider, numbers: Iterable[int]) -> np.ndarray:

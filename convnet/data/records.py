@@ -55,7 +55,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         try:
             with zipfile.ZipFile(file) as archive:
                 for member in archive.namelist():
-                    arrays[member.removesuffix(".npy")] = _read_npy(archive.read(member))
+                    arrays[member.removesuffix(".npy")] = read_npy(archive.read(member))
         except NPZ_ERRORS as error:
             raise DataError(
                 f"{path}: {member}: {error or type(error).__name__}; expected an .npz of arrays: "
@@ -64,7 +64,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read_npy(raw: bytes) -> np.ndarray:
+def read_npy(raw: bytes) -> np.ndarray:
     """An array behind the header that numpy writes; any other header is refused."""
     match = NPY_HEADER.match(raw)
     if not match:
