@@ -133,22 +133,22 @@ def _is_ours(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def lock(directory):
-    """Makes the directory and holds it for one run; CannotCreate (73) names who holds it.
+def lock(directory, other="another --save-path"):
+    """Makes the directory and holds it for one run; CannotCreate (73) names who holds it, and that `other` may be given.
 
     The system frees the lock when the process ends, however it ends; the file `.lock` stays.
     """
     directory = Path(directory)
-    with _lock_file(directory) as file:
+    with _lock_file(directory, other) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             holder = file.read(200).strip() or "another process"
             raise CannotCreate(f"{directory}: in use by {holder}; wait for its end, or give "
-                               "another --save-path") from None
+                               f"{other}") from None
         except OSError as error:
-            raise CannotCreate(f"{file.name}: cannot lock: {error.strerror}; give a --save-path "
+            raise CannotCreate(f"{file.name}: cannot lock: {error.strerror}; give {other} "
                                "on a file system with locks (flock)") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -157,13 +157,13 @@ def lock(directory):
         yield directory
 
 
-def _lock_file(directory: Path):
+def _lock_file(directory: Path, other: str):
     try:
         directory.mkdir(parents=True, exist_ok=True)
         return open(directory / ".lock", "a+", encoding="utf-8")
     except OSError as error:
-        raise CannotCreate(f"{directory}: cannot write in this directory of checkpoints: "
-                           f"{error.strerror}; give another --save-path") from None
+        raise CannotCreate(f"{directory}: cannot write in this directory: "
+                           f"{error.strerror}; give {other}") from None
 
 
 def _remove_leftovers(directory: Path):
