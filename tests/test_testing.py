@@ -27,6 +27,18 @@ def test_errors_count_ties_as_the_cost_does():
     assert error_of(probs, labels, 3).tolist() == [0, 0, 0.25, 0.5]  # of the classes at 0 one of two finds room
 
 
+def test_scores_are_those_of_the_op():
+    rng = np.random.default_rng(3)
+    probs = (rng.integers(0, 4, (6, 200)) / 8).astype(np.float32)  # many ties
+    labels = rng.integers(0, 6, 200)
+    probs[labels, range(200)] += np.float32(1 / 8)  # nothing is -log 0
+    for k in (2, 3):
+        score = Score(6, k)
+        score.add(probs, labels)
+        costs = convnet.ops("host").logreg_forward(labels.reshape(1, 1, 1, -1).astype(np.float32), probs.reshape(6, 1, 1, -1), topk=k)
+        np.testing.assert_allclose(score.sums, costs, rtol=1e-6)
+
+
 def test_a_score_is_summed_over_batches():
     rng = np.random.default_rng(1)
     probs, labels = rng.dirichlet(np.ones(7), 40).T.astype(np.float32), rng.integers(0, 6, 40)
@@ -145,6 +157,8 @@ def test_nets_are_averaged(runs, capsys, tmp_path):
 
 def test_weights_are_found_on_other_batches(runs, capsys):
     names = [str(runs / "one"), str(runs / "two")]
+    assert run([*names, "--fit-weights", "4-5", "--test-range", "5-6"]) == 0
+    assert "warning: --fit-weights finds the weights on batches that are tested, 5: the average will look better" in capsys.readouterr().err
     fitted = report(capsys, *names, "--fit-weights", "4-5", "--test-range", "4-5")
     equal = report(capsys, *names, "--test-range", "4-5")
     assert fitted["weights"] != equal["weights"] and sum(fitted["weights"]) == pytest.approx(1)

@@ -67,6 +67,8 @@ def test(argv: list[str] | None = None) -> int:
             if asked.multiview_test and net.views == 1:
                 print(f"{path}: trained on whole images, without crops: it has a single view, which is used", file=sys.stderr)
         if asked.fit_weights:
+            if both := sorted({*batches_of(provider, asked.fit_weights, "--fit-weights")} & {*options.test_range}):
+                print(f"warning: --fit-weights finds the weights on batches that are tested, {format_range(both)}: the average will look better than it is", file=sys.stderr)
             weights = fitted(nets, provider, batches_of(provider, asked.fit_weights, "--fit-weights"), asked.multiview_test)
         weights = weights if weights is not None else np.full(len(nets), 1 / len(nets))
         scores, kept = measure(nets, provider, options.test_range, asked, weights)
