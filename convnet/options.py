@@ -18,7 +18,7 @@ from .errors import CommandLineError, ConfigError
 MOST_THREADS = 1024
 FLAG_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 THIS_TIME = {"resume", "max_steps", "log", "save_path", "save_file", "test_only", "check_grads", "plan", "profile", "trace", "timeline", "init_from", "allow_code",
-             "test_out", "logreg_name", "write_features", "feature_path", "data_in_memory", "loader_threads", "conv_to_local", "unshare_weights", "stages"}  # what to do now, not how to train
+             "multiview_test", "test_out", "logreg_name", "write_features", "feature_path", "data_in_memory", "loader_threads", "conv_to_local", "unshare_weights", "stages"}  # what to do now, not how to train
 COMMAND_LINE_ONLY = THIS_TIME - {"max_steps", "log", "save_path", "data_in_memory", "loader_threads"} | {"strict_legacy"}
 
 
@@ -72,6 +72,7 @@ class Options:
     unshare_weights: list[str] | None = option(None, "give layers with weightSource a copy of the weights: as conv2, or conv2[0] for one input", kind="names", metavar="LAYERS")
     test_only: bool = option(False, "test the checkpoint of --resume and stop", kind="flag")
     test_one: bool = option(False, "test on one batch of the test range at a time, the next time on the next", kind="flag")
+    multiview_test: bool = option(False, "with --test-only, average over ten views of an image: centre and corners of the crops that it was trained on, and mirrored", kind="flag")
     test_out: str | None = option(None, "write the probabilities of the images of each test batch N into test_preds_N there", kind="path", metavar="DIR")
     logreg_name: str | None = option(None, "the cost whose probabilities --test-out writes; default: the first with labels", metavar="COST")
     write_features: str | None = option(None, "write what this layer of the checkpoint of --resume computes of the test range as data batches, and stop", metavar="LAYER")

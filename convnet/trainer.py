@@ -16,10 +16,10 @@ from tqdm import tqdm
 from . import checkpoint
 from .data import Batch, Prefetcher, Provider, minibatches
 from .drops import Plateau, factor_at, parse_drop, parse_steps
-from .errors import CommandLineError, ConvnetError
+from .errors import ConvnetError
 from .net import Net
 from .options import Options
-from .outputs import write_predictions
+from .outputs import named_cost, write_predictions
 from .runlog import RunLog
 from .schedule import progress
 from .stages import Stage, stage_at
@@ -259,7 +259,7 @@ class Trainer:
         """
         sums: dict[str, np.ndarray] = {}
         images = 0
-        probs = self._tested_probs()
+        probs = (named_cost(self.net.graph, self.options.logreg_name).inputs[-1].name,) if self.options.test_out else ()
         with Prefetcher(self.provider, self._tested_batches(per_batch)) as batches:
             for batch in batches:
                 batch_sums: dict[str, np.ndarray] = {}
@@ -288,16 +288,6 @@ class Trainer:
         done = (place.epoch - 1) * len(self.options.train_range) + place.index
         test = 0 if first else max(-(-done // self.options.test_freq) - 1, 0)  # those before this one
         return [numbers[test % len(numbers)]]
-
-    def _tested_probs(self) -> tuple[str, ...]:
-        """The layer whose acts --test-out writes."""
-        if not self.options.test_out:
-            return ()
-        costs = {node.name: node for node in self.net.graph.costs}
-        cost = costs.get(self.options.logreg_name) if self.options.logreg_name else self.net.graph.main_cost
-        if cost is None:
-            raise CommandLineError(f"--logreg-name {self.options.logreg_name}: no such cost; expected one of {', '.join(costs)}")
-        return (cost.inputs[-1].name,)
 
     def _test_and_save(self, planned: bool = False) -> None:
         """`planned`: by --test-freq, and not since the run ends here: the learning rates may depend on it."""

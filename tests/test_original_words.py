@@ -156,6 +156,24 @@ def test_predictions_are_written(place):
     assert "--logreg-name logprop: no such cost; expected one of logprob" in place.told
 
 
+def test_ten_views_are_averaged(place):
+    place.train("--save-path", "saved", "--epochs", "2", "--crop-border", "1")
+    out = place.run("-f", "saved", "--test-only=1", "--multiview-test=1", "--logreg-name=logprob", "--test-out=preds", "--test-range=5-6", files=False)
+    probs, wrong, costs = [], [], []
+    for number, images in ((5, 300), (6, 297)):
+        batch = open_provider("cifar", DIGITS).read(number)
+        labels = batch.data[1].ravel().astype(int)
+        with convnet.load("saved", "host") as net:
+            probs = net.predict(batch.data[0], multiview=True)
+        np.testing.assert_array_equal(read_pickle(Path(f"preds/test_preds_{number}"))["data"], probs.T)
+        wrong.append((probs.argmax(axis=0) != labels).sum())
+        costs.append(-np.log(probs[labels, range(images)].astype(float)).sum())
+        assert f"batch {number}: logprob:  {costs[-1] / images:.6f}, {wrong[-1] / images:.6f} ({images} images)" in out
+    assert out.splitlines()[-1] == f"logprob:  {sum(costs) / 597:.6f}, {sum(wrong) / 597:.6f} (mean over the test range, 10 views of each image)"
+    place.run("-f", "saved", "--multiview-test=1", "--max-steps=1", files=False)
+    assert "tests while training see the centre of each image" in place.told
+
+
 # ---- features ------------------------------------------------------------------------------------------
 
 LEARNER = DATA + HEAD.format("data")

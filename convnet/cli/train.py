@@ -37,8 +37,8 @@ from ..initial import Initial, split_init_from
 from ..layers.weights import WeightLayer
 from ..net import DataSpec, Net
 from ..options import Options, read_options_section
-from ..outputs import write_features
-from ..predict import MEANING, load_checkpoint, newest_checkpoint
+from ..outputs import named_cost, test_views, write_features
+from ..predict import MEANING, TrainedNet, load_checkpoint, newest_checkpoint
 from ..runlog import RunLog
 from ..stages import Stage, make_stages, read_stages, stage_at
 from ..trainer import Trainer
@@ -114,6 +114,13 @@ def train(argv: list[str] | None = None) -> int:
         first = provider.read(options.train_range[0])
         data = data_spec(provider, first, options, tensors)
         backend = choose_backend(options.backend)
+        if options.test_only and options.multiview_test:
+            for text in warnings:
+                log.warning(text)
+            with TrainedNet(header, tensors, backend) as trained:
+                cost = named_cost(trained.net.graph, options.logreg_name)
+                test_views(trained, provider, options.test_range, cost, options.test_out and Path(options.test_out), str(resumed))
+            return 0
         graph = Graph(config.layers, data.shapes, data.class_tree)
         configs = [stage.config for stage in stages] or [config]
         for layer in itertools.chain(*(each.layers for each in configs)) if options.wupdate_freq > 1 else ():
@@ -424,6 +431,8 @@ def doubts(net: Net, options: Options, resumed: Path | None) -> list[str]:
     if options.plan or options.profiles or options.check_grads or options.test_only or options.write_features:
         return []
     texts = []
+    if options.multiview_test:
+        texts.append("--multiview-test: tests while training see the centre of each image; --test-only --multiview-test, or convnet-test, sees ten views")
     weights = {full: weights for node in net.graph.nodes for full, weights in node.owned()}
     frozen = [name for name, w in weights.items() if w.rate.base <= 0]
     if frozen and not resumed and not options.init_from:
