@@ -33,6 +33,17 @@ def params_of(layers: str, **own: dict) -> str:
     return text
 
 
+def around(layer: str, inputs: str = "conv1", above: str = "layer", **own) -> tuple[str, str]:
+    """Both files of data -> conv1, a pixel each -> layer -> fc2 -> logprob; of a layer that reads data alone, without conv1.
+
+    `layer` is its keys, and may hold more sections; fc2 reads `above`; `own` is what the params file has of it.
+    """
+    conv1 = section("conv1", type="conv", inputs="data", filters=3, filterSize=1, initW=0.5) * ("conv1" in inputs)
+    layers = (f"{DATA}{LABELS}{conv1}[layer]\ninputs={inputs}\n{layer}\n{fc('fc2', above, 4)}{section('probs', type='softmax', inputs='fc2')}"
+              + section("logprob", type="cost.logreg", inputs="labels,probs"))
+    return layers, params_of(layers, layer=own)
+
+
 @contextlib.contextmanager
 def small_net(layers: str, params: str, backend: str = "host", image=(3, 6, 6), labels=(1, 1, 1), dtype="float64", seed=1, class_tree=None, initial=None):
     """An initialised net on devices of its own; `labels` is the shape of the data's second tensor."""
@@ -49,6 +60,14 @@ def arrays_for(net: Net, classes: int = 4, images: int = IMAGES, seed: int = 3) 
     image, labels = net.data.shapes
     answers = rng.integers(0, classes if labels == (1, 1, 1) else 2, (*labels, images))
     return rng.standard_normal((*image, images)).astype(np.float32), answers.astype(np.float32)
+
+
+def gradients_of(net: Net, arrays: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+    """Those of all weights, as when testing."""
+    plan = net.plan(arrays[0].shape[-1], "check")
+    plan.run({**dict(enumerate(arrays)), "state": net.state(0)})
+    plan.synchronize()
+    return {name: plan.fetch(f"{name}_grad")[0] for name in net.rate_slots}
 
 
 def gradients_are_right(layers: str, params: str, backend: str, classes: int = 4, **kwargs) -> bool:

@@ -7,12 +7,16 @@ import pytest
 import ops.blur
 import ops.color
 import ops.resize
+from convnet.config import parse_config
 from convnet.errors import ConfigError
 from convnet.gradcheck import check_gradients
 from convnet.graph import Graph
-from layer_net import DATA, IMAGE, acts_of, config_of, gradients, minibatch, net_of
+from small_nets import IMAGES, around, arrays_for, gradients_are_right, gradients_of, small_net
 
-PIXELS = minibatch()[0] - 127.5  # (3, 6, 5, 3)
+IMAGE = (3, 6, 5)
+SHAPES = (IMAGE, (1, 1, 1))
+with small_net(*around("type=href", "data"), image=IMAGE) as any_net:
+    PIXELS = arrays_for(any_net)[0].astype(float)
 # keys -> what the layer computes of the pixels
 WITH_GRADIENT = {
     "type=blur\nfilterSize=3\nstdev=1.5": lambda: ops.blur.blur(PIXELS, size=3, stdev=1.5),
@@ -33,10 +37,15 @@ WITHOUT_GRADIENT = {
 }
 
 
+def acts_of(texts: tuple[str, str], name: str = "layer") -> np.ndarray:
+    with small_net(*texts, image=IMAGE) as net:
+        return net.test(arrays_for(net), (name,))[1][name]
+
+
 @pytest.mark.parametrize("keys", WITH_GRADIENT | WITHOUT_GRADIENT)
 def test_acts_are_those_of_the_formula(keys):
     expected = (WITH_GRADIENT | WITHOUT_GRADIENT)[keys]()
-    acts = acts_of(net_of(keys, inputs="data"))
+    acts = acts_of(around(keys, "data"))
     assert acts.shape == expected.shape
     np.testing.assert_allclose(acts, expected, rtol=1e-12, atol=1e-10)
 
@@ -44,46 +53,46 @@ def test_acts_are_those_of_the_formula(keys):
 @pytest.mark.parametrize("backend", ["host", "simt"])
 @pytest.mark.parametrize("keys", WITH_GRADIENT)
 def test_gradients_are_right(keys, backend, capsys):
-    net = net_of(keys, backend=backend)
-    assert gradients(net)["conv1.W0"].any()
-    assert check_gradients(net, minibatch()), capsys.readouterr().out
+    with small_net(*around(keys), backend, image=IMAGE) as net:
+        assert gradients_of(net, arrays_for(net))["conv1.W0"].any()
+        assert check_gradients(net, arrays_for(net)), capsys.readouterr().out
 
 
 @pytest.mark.parametrize("backend", ["host", "simt"])
 @pytest.mark.parametrize("keys", WITHOUT_GRADIENT)
 def test_what_has_no_gradient_stands_on_what_does_not_learn(keys, backend, capsys):
-    net = net_of(f"type=neuron\nneuron=linear[0.003,0.4]\n[top]\ninputs=layer\n{keys}", inputs="data", above="top", backend=backend)
-    assert check_gradients(net, minibatch()), capsys.readouterr().out
+    texts = around(f"type=neuron\nneuron=linear[0.2,0.4]\n[top]\ninputs=layer\n{keys}", "data", "top")
+    assert gradients_are_right(*texts, backend, image=IMAGE), capsys.readouterr().out
 
 
 @pytest.mark.parametrize("keys", [*WITHOUT_GRADIENT, "type=rscale\nmaxScale=1.5"])
 def test_what_has_no_gradient_is_refused_above_weights(keys):
     expected = rf"layers.cfg:\d+: \[layer\] inputs=conv1: a layer of type {keys.split()[0][5:]} has no gradient, but there are weights to be learned below it"
     with pytest.raises(ConfigError, match=expected):
-        Graph(config_of(keys).layers, DATA.shapes)
+        Graph(parse_config(*around(keys)).layers, SHAPES)
 
 
-def scaling_net(keys="maxScale=1.6"):
+def scaling(keys="maxScale=1.6") -> tuple[str, str]:
     """rscale of a square of 5 pixels."""
-    return net_of(f"type=crop\nstartX=0\nsizeX=5\n[scaled]\ntype=rscale\ninputs=layer\n{keys}", inputs="data", above="scaled")
+    return around(f"type=crop\nstartX=0\nsizeX=5\n[scaled]\ntype=rscale\ninputs=layer\n{keys}", "data", "scaled")
 
 
 def test_rscale_cuts_the_middle_when_testing():
-    assert np.array_equal(acts_of(scaling_net(), "scaled"), PIXELS[:, 1:4, 1:4])
-    assert np.array_equal(acts_of(scaling_net("maxScale=1.6\ntgtSize=4"), "scaled"), PIXELS[:, 0:4, 0:4])
+    assert np.array_equal(acts_of(scaling(), "scaled"), PIXELS[:, 1:4, 1:4])
+    assert np.array_equal(acts_of(scaling("maxScale=1.6\ntgtSize=4"), "scaled"), PIXELS[:, 0:4, 0:4])
 
 
 def test_rscale_draws_a_size_and_a_crop_for_each_training_step():
-    net = scaling_net()
-    plan = net.plan(3, "train", keep=("layer", "scaled"))
-    scalars = next(step.scalars for step in plan.steps if step.op == "random_scale_crop")
     sizes = set()
-    for number in range(8):
-        plan.run({**dict(enumerate(minibatch())), "state": net.state(number)})
-        plan.synchronize()
-        expected = ops.resize.random_scale_crop(plan.fetch("layer")[0], np.array([number]), 3, **scalars)
-        np.testing.assert_allclose(plan.fetch("scaled")[0], expected, rtol=1e-12, atol=1e-10)
-        sizes.add(ops.resize.drawn(5, 3, step=number, **scalars)[0])
+    with small_net(*scaling(), image=IMAGE) as net:
+        plan = net.plan(IMAGES, "train", keep=("layer", "scaled"))
+        scalars = next(step.scalars for step in plan.steps if step.op == "random_scale_crop")
+        for number in range(8):
+            plan.run({**dict(enumerate(arrays_for(net))), "state": net.state(number)})
+            plan.synchronize()
+            expected = ops.resize.random_scale_crop(plan.fetch("layer")[0], np.array([number]), 3, **scalars)
+            np.testing.assert_allclose(plan.fetch("scaled")[0], expected, rtol=1e-12, atol=1e-10)
+            sizes.add(ops.resize.drawn(5, 3, step=number, **scalars)[0])
     assert sizes == {4, 5}
 
 
@@ -103,16 +112,16 @@ ERRORS = {
 @pytest.mark.parametrize("keys", ERRORS)
 def test_errors_say_what_was_expected(keys):
     with pytest.raises(ConfigError) as raised:
-        Graph(config_of(keys, inputs="data").layers, DATA.shapes)
+        Graph(parse_config(*around(keys, "data")).layers, SHAPES)
     assert f"[layer] {ERRORS[keys]}" in str(raised.value)
 
 
 def test_rscale_has_its_limits():
     with pytest.raises(ConfigError, match=r"\[scaled\] tgtSize=2, expected 3 to 5: the 5 pixels of layer, and those / maxScale"):
-        scaling_net("maxScale=1.6\ntgtSize=2")
+        Graph(parse_config(*scaling("maxScale=1.6\ntgtSize=2")).layers, SHAPES)
 
 
 def test_colors_are_three():
     shapes = ((2, *IMAGE[1:]), (1, 1, 1))
     with pytest.raises(ConfigError, match=r"\[layer\] its input data has 2 channels, expected 3: red, green and blue"):
-        Graph(config_of("type=rgb2yuv", inputs="data").layers, shapes)
+        Graph(parse_config(*around("type=rgb2yuv", "data")).layers, shapes)
