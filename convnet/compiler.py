@@ -177,7 +177,8 @@ class Compiler:
         value, pixels = self.value(self.label(node, chunk), node.shape, device, chunk), self.uploaded(node, chunk, device)
         if not self.ops.is_written(value):
             mean, state = self.persistent[f"mean@{device}"], self.persistent[f"state@{device}"]
-            scalars = {"seed": self.seed, "purpose": zlib.crc32(f"image {node.name}".encode()), "first_image": self.bounds[chunk][0],
+            first = next(data for data in self.graph.data if data.layer.data_idx == node.layer.data_idx)  # all of one tensor are cropped alike
+            scalars = {"seed": self.seed, "purpose": zlib.crc32(f"image {first.name}".encode()), "first_image": self.bounds[chunk][0],
                        "images_per_crop": self.augmentation.images_per_crop}
             if self.training and f"colors@{device}" in self.persistent:
                 self.ops.noisy_image_forward(pixels, mean, self.persistent[f"colors@{device}"], state, value, scale=self.augmentation.scale, **scalars)

@@ -12,6 +12,7 @@ from pathlib import Path
 from .cfgfile import MAX_TOLD, Section, Value, normalise, parse_cfg, read_text, shown, suggest
 from .errors import ConfigError
 from .layers import LAYERS, BadKey, Layer
+from .layers.data import Data, Rows
 from .layers.dropout import Dropout
 from .layers.neuron import NeuronLayer, parse_neuron
 from .layers.weights import WeightLayer
@@ -105,7 +106,7 @@ class _Parser:
             self.errors.append(f"{layers_file}: no layer; expected sections [name] with a key type=")
         if self.errors:
             raise ConfigError("\n".join(self.errors))
-        self.config = Config(split_neurons(layers), options.keys if options else {}, layers_text, params_text, layers_file, params_file,
+        self.config = Config(split_keys(layers), options.keys if options else {}, layers_text, params_text, layers_file, params_file,
                              self.warnings, self.dialect, reason)
 
     def sections(self, text: str, file: str) -> list[Section]:
@@ -218,6 +219,11 @@ class _Parser:
             return None
 
         layer = cls(name=section.name, kind=kind.text, where=where, strict_legacy=self.strict, dialect=self.dialect, **values)
+        if layer.gpu == (-1,):
+            layer.gpu = ()  # the default, spelled out
+        elif min(layer.gpu, default=0) < 0:
+            self.error(places["gpu"][0], section.name, f"{places['gpu'][1]}={','.join(map(str, layer.gpu))}: expected 0 or more")
+            return None
         if not self.check_inputs(layer, above, places.get("inputs", (where,))[0]):
             return None
         if not self.expand_lists(layer, hints, places):
@@ -293,7 +299,7 @@ class _Parser:
         if self.errors:
             return  # what a layer with errors reads would be called unused
         for layer in layers:
-            made = [f"{layer.name}_grad"] + [f"{layer.name}_dropout"] * bool(layer.dropout) + [f"{layer.name}_neuron"] * hasattr(layer, "split_neuron")
+            made = [f"{layer.name}_grad"] + [f"{layer.name}_dropout"] * bool(layer.dropout) + [f"{layer.name}_neuron"] * hasattr(layer, "split_neuron") + [f"{layer.name}_rows"] * has_rows(layer)
             for name in set(made) & known:
                 self.error(layer.where, layer.name, f"there is another layer [{name}], a name that the program makes itself for this one; expected another name")
         read = {name for layer in layers for name in layer.inputs}
@@ -304,8 +310,16 @@ class _Parser:
             self.errors.append(f"{sections[-1].file}: no cost; expected a layer of type cost.logreg")
 
 
-def split_neurons(layers: list[Layer]) -> list[Layer]:
-    """`dropout=` and `neuron=` of a layer become layers <name>_dropout and <name>_neuron behind it, which its readers read."""
+def has_rows(layer: Layer) -> bool:
+    """Whether it reads a part of the data."""
+    return isinstance(layer, Data) and bool(layer.start or layer.end)
+
+
+def split_keys(layers: list[Layer]) -> list[Layer]:
+    """`dropout=` and `neuron=` of a layer become layers <name>_dropout and <name>_neuron behind it, `start=` and `end=` of data <name>_rows.
+
+    Its readers read the last of them.
+    """
     result: list[Layer] = []
     renamed: dict[str, str] = {}
     for layer in layers:
@@ -313,6 +327,9 @@ def split_neurons(layers: list[Layer]) -> list[Layer]:
         result.append(layer)
         common = {"where": layer.where, "quant_f": layer.quant_f, "quant_b": layer.quant_b, "dialect": layer.dialect}
         neuron = getattr(layer, "split_neuron", None)
+        if has_rows(layer):
+            gpu = next((reader.gpu for reader in layers if layer.name in reader.inputs), ())
+            result.append(Rows(name=f"{layer.name}_rows", kind="rows", inputs=(layer.name,), gpu=gpu, start=layer.start, end=layer.end, **common))
         if layer.dropout:
             result.append(Dropout(name=f"{layer.name}_dropout", kind="hs", inputs=(result[-1].name,), keep=1 - layer.dropout, **common))
         if neuron is not None and neuron.text not in ("", "ident"):

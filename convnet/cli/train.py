@@ -34,6 +34,7 @@ from ..errors import CannotCreate, CommandLineError, ConfigError, MissingInput, 
 from ..gradcheck import check_gradients
 from ..graph import Graph, listed
 from ..initial import Initial, split_init_from
+from ..layers import Layer
 from ..layers.weights import WeightLayer
 from ..net import DataSpec, Net
 from ..options import Options, read_options_section
@@ -312,26 +313,46 @@ def data_spec(provider: Provider, first: Batch, options: Options, tensors: dict[
 
 
 def net_classes(config: Config) -> int | None:
-    """How many classes the net tells apart: the outputs of the layers under the softmax or logistic under the cost."""
+    """How many numbers the net compares with an image's labels: the outputs of the layers under its cost, or of those that it adds to the labels."""
     outputs: dict[str, int | None] = {}
+    compared: list[int | None] = []
+    labels = label_layers(config)
     for layer in config.layers:
         below = [outputs[name] for name in layer.inputs]
         if hasattr(layer, "outputs"):
             outputs[layer.name] = layer.outputs and layer.outputs * getattr(layer, "parts", 1)
+        elif joins_elements(layer):
+            outputs[layer.name] = next(filter(None, below), None)
+            compared += [outputs[layer.name]] * bool(labels & {*layer.inputs})
         elif None in below or not below or isinstance(layer, WeightLayer):
             outputs[layer.name] = None
         else:
             outputs[layer.name] = sum(below) if layer.kind in ("concat", "pass") else below[0]
     counts = [outputs[layer.inputs[-1]] for layer in config.layers if layer.is_cost and layer.label_kind]
-    return next(filter(None, counts), None)
+    return next(filter(None, counts + compared), None)
+
+
+def joins_elements(layer: Layer) -> bool:
+    """Whether it takes inputs of one size, element by element."""
+    return layer.kind in ("eltsum", "eltmax") and len(layer.inputs) > 1
+
+
+def label_layers(config: Config) -> set[str]:
+    """The names of the data's second tensor, and of what is made of it alone."""
+    names: set[str] = set()
+    for layer in config.layers:
+        if (layer.on_host and layer.data_idx == 1) or (len(layer.inputs) == 1 and layer.inputs[0] in names):
+            names.add(layer.name)
+    return names
 
 
 def label_kind(config: Config) -> str:
-    """The form in which the costs read the labels, the data's second tensor; both, where a layer asks for a third."""
-    labels = {layer.name for layer in config.layers if layer.on_host and layer.data_idx == 1}
+    """The form in which the net reads the labels, the data's second tensor; both, where a layer asks for a third."""
     if any(layer.on_host and layer.data_idx == 2 for layer in config.layers):
         return "both"
+    labels = label_layers(config)
     kinds = [layer.label_kind for layer in config.layers if layer.is_cost and layer.inputs[0] in labels]
+    kinds += ["vector" for layer in config.layers if joins_elements(layer) and labels & {*layer.inputs}]
     return "vector" if "vector" in kinds else "index"
 
 

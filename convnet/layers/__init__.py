@@ -118,7 +118,7 @@ class Layer:
     name: str
     kind: str
     inputs: tuple[str, ...] = key((), "the layers it reads, all defined above it")
-    gpu: tuple[int, ...] = key((), "device it lives on, or those of its replicas; default: those of its first input that is not data, else 0", least=0)
+    gpu: tuple[int, ...] = key((), "device it lives on, or those of its replicas; default, or -1: those of its first input that is not data, else 0", least=-1)
     quant_f: str = key("default", "how its acts cross to another device; half: in half precision", params=True, choices=("default", "half"))
     quant_b: str = key("default", "how the gradient of its acts crosses back", params=True, choices=("default", "half"))
     dropout: float = key(0.0, "probability of dropping a unit of its output, before its neuron: makes a layer NAME_dropout of type hs "

@@ -32,6 +32,7 @@ class FilterLayer(WeightLayer):
     filter_channels: tuple[int, ...] = key((), "channels that a filter reads: channels / groups, or, with randSparse, any number that divides the "
                                                "channels and times groups is a multiple of them", least=1)
 
+    modules_x: tuple[int, ...] = key((0,), "pixels of the output down and across (cuda-convnet2): checked, they follow from the other keys; 0: not given", least=0)
     init_c_func: str = key("", "with randSparse, function of a Python file beside the config that says which channels the groups read, as "
                                "module.function(p1,p2); needs --allow-code. initw.makec(layer) takes them from --init-from")
 
@@ -57,7 +58,10 @@ class FilterLayer(WeightLayer):
         if self.channels and self.channels[index] != shape[0]:
             raise ValueError(f"channels={self.channels[index]}, but its input {self.inputs[index]} has {shape[0]}")
         self.check_connections(index, shape[0])
-        return conv_shape((*shape, 1), self.filter_shape(index, shape), stride=self.stride[index], padding=self.padding[index])[:3]
+        acts = conv_shape((*shape, 1), self.filter_shape(index, shape), stride=self.stride[index], padding=self.padding[index])[:3]
+        if self.modules_x[index] and acts[1:] != (self.modules_x[index],) * 2:
+            raise ValueError(f"modulesX={self.modules_x[index]}, expected {acts[1]}, as many as cover {self.inputs[index]}")
+        return acts
 
     def check_connections(self, index: int, channels: int) -> None:
         """ValueError where the groups cannot read the channels of an input equally often."""

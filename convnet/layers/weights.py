@@ -17,7 +17,7 @@ class WeightLayer(Layer):
     needs_params = True
 
     init_w: tuple[float, ...] = key((0.01,), "standard deviation of the initial weights")
-    init_b: float = key(0.0, "initial biases")
+    init_b: tuple[float, ...] = key((0.0,), "initial biases, which the inputs share")
     init_w_func: str = key("", "function of a Python file beside the config that makes the initial weights, as module.function(p1,p2); needs --allow-code. "
                                "initw.makew(layer) takes them from --init-from")
     init_b_func: str = key("", "the same for the biases: initw.makeb(layer)")
@@ -86,11 +86,13 @@ class WeightLayer(Layer):
         return (1, count)
 
     def biases(self, count: int, rate: Schedule) -> Weights:
-        return Weights((count,), 0.0, self.init_b, rate, self.mom_b, 0.0, self.update_period, function=self.function("init_b_func", self.bias_matrix(count)))
+        return Weights((count,), 0.0, self.init_b[0], rate, self.mom_b, 0.0, self.update_period, function=self.function("init_b_func", self.bias_matrix(count)))
 
     def check(self) -> None:
         for name in ("init_w_func", "init_b_func"):
             self.function(name, ())
+        if len(set(self.init_b)) > 1:
+            raise BadKey("init_b", f"found {', '.join(f'{value:g}' for value in self.init_b)}, expected one value: the inputs share the biases")
         if self.super_eps and self.dialect == "V2":
             self.warnings.append(("super_eps", "ignored, as by cuda-convnet2"))
         for i in range(len(self.inputs)):
