@@ -108,7 +108,7 @@ def test_weights_and_momenta_of_the_originals_keep_their_places(original):
         np.testing.assert_array_equal(tensors[name], values)
         np.testing.assert_array_equal(tensors[f"{name}.inc"], values / np.float32(64))
     assert header["shapes"] == [[3, 6, 6], [1, 1, 1]]
-    assert header["position"] == {"epoch": 1, "index": 2, "image": 0, "step": 0, "sums": {}}
+    assert header["position"] == {"epoch": 1, "index": 2, "image": 0, "step": 0, "sums": {}, "test_due": False}
     assert {name: header["options"][name] for name in ("mini", "epochs", "train_range", "test_range")} == {
         "mini": 16, "epochs": 20, "train_range": [1, 2, 3], "test_range": [4]}
 

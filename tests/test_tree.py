@@ -150,6 +150,8 @@ def test_what_the_2012_program_does_not_do_to_a_tree():
     assert [text.split("] ")[1] for text in config.warnings] == [f"{name}: ignored, as by the 2012 program in a layer of type treefc" for name in ("wball", "superEps")]
     with pytest.raises(ConfigError, match=r"layers.cfg:9: \[tree\] initWFunc: a layer of type treefc has no such function"):
         parse_config(LAYERS.replace("type=treefc", "type=treefc\ninitWFunc=initw.makew(tree)"), params_of(LAYERS))
+    with pytest.raises(ConfigError, match=r"layers.cfg:9: \[tree\] weightSource: a layer of type treefc shares no weights"):
+        parse_config(LAYERS.replace("type=treefc", "type=treefc\nweightSource=tree[0]"), params_of(LAYERS))
 
 
 def test_a_warm_start_takes_weights_but_not_the_tree(tmp_path):

@@ -24,7 +24,7 @@ from ..reference import reference
 from . import run_command
 from .train import add_options, doubts, label_kind, net_classes, open_devices, suitable_provider
 
-OPTIONS = ["data_path", "data_provider", "train_range", "epochs", "mini", "crop_border", "backend", "gpu", "conserve_mem", "strict_legacy"]
+OPTIONS = ["data_path", "data_provider", "train_range", "epochs", "mini", "crop_border", "inner_size", "backend", "gpu", "conserve_mem", "strict_legacy"]
 DIALECTS = {
     "A12": "the 2012 program's: wball=N limits a filter's norm to N times the weights of a filter",
     "V2": "cuda-convnet2's: wball=N sets a filter's norm to N; gpu lists are replicas; schedules stand in epsW and epsB",
@@ -87,7 +87,8 @@ def check(argv: list[str] | None = None) -> int:
 def open_data(config: Config, options: Options) -> Provider:
     """That of training; where none is named, random images of a size that the net takes."""
     name = options.data_provider or (default_provider(options.data_path) if options.data_path else suitable_provider(config))
-    return open_provider(name, options.data_path, crop_border=options.crop_border, net_classes=net_classes(config), label_kind=label_kind(config), images=1)
+    return open_provider(name, options.data_path, crop_border=options.crop_border, inner_size=options.inner_size, net_classes=net_classes(config),
+                         label_kind=label_kind(config), images=1)
 
 
 # ---- the facts -----------------------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ class TreeFc(WeightLayer):
         super().check()
         if self.init_w_func:
             raise BadKey("init_w_func", "a layer of type treefc has no such function, for its weights are those of nodes")
+        if any(self.weight_source):
+            raise BadKey("weight_source", "a layer of type treefc shares no weights, for they are those of nodes")
         for name in ("wball", "super_eps"):
             if getattr(self, name) not in (0, (0,)):
                 self.warnings.append((name, "ignored, as by the 2012 program in a layer of type treefc"))
@@ -54,7 +56,7 @@ class TreeFc(WeightLayer):
 
     def weights(self, inputs: Shape) -> dict[str, Weights]:
         rates, nodes = self.rates(), len(self.class_tree)
-        own = Weights((prod(inputs), self.outputs), self.init_w[0], 0.0, rates["W0"], self.mom_w[0], self.wc[0])
+        own = Weights((prod(inputs), self.outputs), self.init_w[0], 0.0, rates["W0"], self.mom_w[0], self.wc[0], self.update_period)
         above = replace(own, shape=(prod(inputs), nodes - self.outputs), stdev=0.0, rate=rates["W1"], counts="counts")
         return {"W0": own, "W1": above, "b": self.biases(self.outputs, rates["b"])}
 
