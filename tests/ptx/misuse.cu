@@ -1,4 +1,4 @@
-// For simt alone: its options, and what an instruction must not be given, which is undefined on a GPU.
+// For simt alone: its options, and what is undefined on a GPU.
 #include "harness.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
@@ -57,6 +57,26 @@ __global__ void two_places_kernel(const float*) {
     ptx::mma_m16n8k8_tf32(sums, a, b);  // even lanes
 }
 
+// What lies in the targets of three copies after their issue and after each wait: (4, 3).
+__global__ void targets_over_time_kernel(const float* source, float* seen) {
+  SMEM(float, memory, [3]);
+  const auto look = [&](int time) {
+    for (int i = 0; i < 3; ++i) seen[3 * time + i] = memory[i];
+  };
+  for (int i = 0; i < 3; ++i) {
+    memory[i] = -1;
+    ptx::cp_async<4>(memory + i, source + i);
+    if (i < 2) ptx::cp_async_commit();
+  }
+  look(0);
+  ptx::cp_async_wait<1>();
+  look(1);
+  ptx::cp_async_wait<0>();
+  look(2);
+  ptx::cp_async_wait_all();
+  look(3);
+}
+
 }  // namespace
 }  // namespace convnet
 
@@ -81,6 +101,15 @@ MISUSE(row_in_global_memory, 32)
 MISUSE(half_a_warp, 32)
 MISUSE(small_block, 31)
 MISUSE(two_places, 32)
+
+API targets_over_time(const float* source, float* seen) {
+  return text_of_error([&] {
+    const Copied in(source, 3);
+    const Copied out(seen, 12);
+    launch<targets_over_time_kernel>({dim3(1), dim3(1)}, Stream{}, in.get(), out.get());
+    out.bring_back(seen);
+  });
+}
 
 API set_options(unsigned long long order, int early) {
   return text_of_error([&] {

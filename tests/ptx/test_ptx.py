@@ -64,7 +64,7 @@ def test_emulation_is_as_the_manual_describes(simt_in_any_schedule, cases):
 
 
 class Distorted:
-    """A GPU whose last result in every array is off by the lowest bit of its upper half."""
+    """A GPU whose last result is off: by one, and a float by the lowest bit of its upper half."""
 
     def __init__(self, library):
         self._library = library
@@ -108,6 +108,10 @@ def test_gpu_does_what_the_emulation_does(simt, tmp_path):
     found = conformance.report(simt, cuda)
     verdicts = {instruction: found[instruction]["verdict"] for instruction in found}
     assert set(verdicts.values()) == {"confirmed"}, found
+    for gemm in (gemm_tf32, gemm_bf16):
+        for shape in SHAPES:
+            sums, expected = gemm(cuda, *shape)
+            np.testing.assert_array_equal(sums, expected)
 
 
 @pytest.mark.skipif(not ptx_kernels.nvcc(), reason="no nvcc found: set CUDA_HOME")
@@ -236,14 +240,22 @@ def test_runtime_is_usable_after_pending_copies(simt):
 @pytest.mark.parametrize(
     ("kernel", "line", "expected"),
     [
-        ("unaligned_target", "cp_async<16>(memory + 1", "the shared address is not a multiple of 16"),
+        (
+            "unaligned_target",
+            "cp_async<16>(memory + 1",
+            "the shared address is not a multiple of 16",
+        ),
         ("unaligned_source", "source + 1", "the source is not at a multiple of 16 bytes"),
         (
             "target_in_global_memory",
             "source + 4",
             "4 bytes that are in no array of the block's",
         ),
-        ("target_beyond_shared_memory", "memory + 8", "4 bytes that are in no array of the block's"),
+        (
+            "target_beyond_shared_memory",
+            "memory + 8",
+            "4 bytes that are in no array of the block's",
+        ),
         ("source_in_shared_memory", "memory + 4", "the source is shared memory"),
         ("too_many_source_bytes", "source, 12", "reads 12 bytes of the source; expected 0 to 8"),
         ("unaligned_row", "memory[threadIdx.x]", "the shared address is not a multiple of 16"),
@@ -271,6 +283,16 @@ def test_misuse_is_refused_with_its_line(simt, kernel, line, expected):
 
 
 # ---- when copies land ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("landing", ["late", "early"])
+def test_copies_land_as_late_or_as_early_as_they_may(simt, landing):
+    simt.set_options(FORWARD, landing)
+    seen = np.zeros((4, 3), np.float32)
+    simt.targets_over_time(np.array([5, 6, 7], np.float32), seen)
+    n = np.nan
+    late = [[n, n, n], [5, n, n], [5, 6, n], [5, 6, 7]]  # the third copy is in no group
+    np.testing.assert_array_equal(seen, late if landing == "late" else [[5, 6, 7]] * 4)
 
 
 @pytest.mark.parametrize(
