@@ -22,9 +22,7 @@ SIMT_SOURCES = [*SOURCES, HERE / "misuse.cu"]
 sys.path.insert(0, str(ROOT / "build_backend"))
 import cuda_toolkit  # noqa: E402
 
-SIMT_FLAGS = (
-    "-std=c++20 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wno-unknown-pragmas"
-)
+SIMT_FLAGS = "-std=c++20 -O2 -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wno-unknown-pragmas"
 CUDA_FLAGS = "-std=c++20 -O3 -lineinfo -Werror all-warnings"
 
 
@@ -47,10 +45,20 @@ def gpu() -> str:
 
 def build_simt(folder: Path) -> Path:
     """The library of all kernels and the simt runtime."""
+    ccache = list(filter(None, [shutil.which("ccache")]))
 
     def compile_one(source: Path) -> Path:
         target = folder / f"{source.stem}.o"
-        command = [*compiler(), *SIMT_FLAGS.split(), f"-I{KERNELS}", "-x", "c++", "-c", source]
+        command = [
+            *ccache,
+            *compiler(),
+            *SIMT_FLAGS.split(),
+            f"-I{KERNELS}",
+            "-x",
+            "c++",
+            "-c",
+            source,
+        ]
         subprocess.run([*command, "-o", target], check=True)
         return target
 
