@@ -9,11 +9,14 @@ import pytest
 from PIL import Image
 
 import convnet
+from convnet.cli.data import data
 from convnet.cli.predict import main
+from convnet.cli.test import test as run
 from convnet.cli.train import train
+from convnet.errors import CommandLineError, DataError
 from workplace import CONV, DATA, HEAD, params
 
-COLORS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 210)}
+COLORS = {"blue": (50, 60, 210), "green": (40, 180, 60), "red": (200, 40, 40)}
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +107,32 @@ def test_bad_files_are_named_and_the_others_go_on(trained, photos, capsys):
     assert "JPEG" in problems[2][1] and problems[3][1] == "No such file or directory"
     assert err.splitlines()[-1] == "convnet-predict: 4 of 7 files could not be read"
     assert isinstance(found(capsys, trained, photos, code=65)["text.jpg"], str)
+
+
+def test_a_folder_of_photographs_becomes_batches_that_a_net_is_tested_on(trained, tmp_path, capsys):
+    rng = np.random.default_rng(4)
+    for color, pixels in COLORS.items():
+        (tmp_path / "folder" / color).mkdir(parents=True)
+        for number in range(10):
+            image = (np.array(pixels) + rng.normal(0, 20, (20, 20, 3))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(image).save(tmp_path / "folder" / color / f"{number}.jpg", quality=95)
+
+    def made(name: str) -> list[str]:
+        data(["folder", str(tmp_path / "folder"), str(tmp_path / name), "--size", "12", "--batch-size", "8", "--validation-share", "0.4"])
+        return [str(trained), "--data-path", str(tmp_path / name)]
+
+    words = made("batches")
+    for group, images, batches in (("validation", 12, "4-5"), ("training", 18, "1-3")):
+        capsys.readouterr()
+        run([*words, "--test-range", group, "--fit-weights", "training", "--multiview-test", "--json"])
+        report = json.loads(capsys.readouterr().out)
+        assert (report["images"], report["batches"], report["views"]) == (images, batches, [10])
+        assert report["scores"]["0"]["all views"]["top-1 error"] == 0
+    with pytest.raises(CommandLineError, match="--test-range: found 'test', expected batch numbers"):
+        run([*words, "--test-range", "test"])
+    (tmp_path / "folder" / "red").rename(tmp_path / "folder" / "crimson")
+    with pytest.raises(DataError, match=r"class 1 is green in .*ckpt, and crimson in the data"):
+        run([*made("others"), "--test-range", "training"])
 
 
 def test_an_image_bomb_is_refused(trained, tmp_path, capsys):

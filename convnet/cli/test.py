@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..data import Provider, default_provider, format_range, parse_range
+from ..data.image import GROUPS
 from ..errors import CannotCreate, CommandLineError, DataError, WriteFailed
 from ..options import Options
 from ..predict import TrainedNet, load_checkpoint, newest_checkpoint
@@ -30,14 +31,15 @@ SHOWN = 5  # classes, and pairs of them, that are printed
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="convnet-test", description="Tests trained nets on data batches, and the average of their probabilities where there are several.",
-        epilog="Options of the data that are not given are those of the first net's run.")
+        epilog="Options of the data that are not given are those of the first net's run. Of what convnet-data made, a range may be a group's "
+                                           "name: training, validation or test.")
     parser.add_argument("nets", nargs="+", metavar="NET", help="a checkpoint, a run's folder or a --save-path: its newest checkpoint")
     parser.add_argument("--version", action="version", version=f"convnet {__version__}")
     add_options(parser, OPTIONS)
     parser.add_argument("--multiview-test", action="store_true", help="average over ten views of an image: centre and corners of the crops that "
                                                                       "the net was trained on, and their mirror images")
     parser.add_argument("--weights", metavar="W,W,...", help="weights of the nets in the average; default: equal ones")
-    parser.add_argument("--fit-weights", metavar="RANGE", help="find them on these batches: those that give their labels the largest probabilities")
+    parser.add_argument("--fit-weights", metavar="RANGE", help="find them on these batches, or on this group of them: those that give their labels the largest probabilities")
     parser.add_argument("--topk", type=int, default=5, metavar="K", help="count an answer among the K likeliest as right, beside the likeliest (default 5)")
     parser.add_argument("--per-class", metavar="FILE.csv", help="write the error of each class")
     parser.add_argument("--confusion", metavar="FILE.csv", help="write how many images of each class were taken for which")
@@ -60,7 +62,10 @@ def test(argv: list[str] | None = None) -> int:
     weights = given_weights(asked)
     with contextlib.ExitStack() as stack:
         paths, nets = open_nets(stack, asked.nets, words.get("backend"))
+        group = words.pop("test_range") if words["test_range"] in GROUPS else None
         provider, options = data_of(nets[0], words)
+        if group:
+            options.test_range = batches_of(provider, group, "--test-range")
         check_alike(paths, nets, provider)
         for path, net in zip(paths, nets, strict=True):
             net.mini = options.mini
@@ -124,10 +129,9 @@ def data_of(net: TrainedNet, words: dict[str, str | None], trains: bool = False)
     """The data that the command line names; what it leaves open is as in the net's run. `trains`: the training batches are read too."""
     options = Options()
     options.command(words)
-    stored = net.header["options"]
-    if options.data_path and not options.data_provider and (stored.get("data_provider") or "").startswith("dummy"):
+    if options.data_path and not options.data_provider:
         options.data_provider = default_provider(options.data_path)
-    options.update(stored, net.header["commanded"])
+    options.update(net.header["options"], net.header["commanded"])
     if not trains:
         options.train_range = sorted(set(options.test_range or [])) or None  # that of the net need not be there
     options.check()
@@ -135,6 +139,9 @@ def data_of(net: TrainedNet, words: dict[str, str | None], trains: bool = False)
 
 
 def batches_of(provider: Provider, text: str, option: str) -> list[int]:
+    """`5-6`, or a group of what convnet-data made: `validation`."""
+    if text in provider.groups:
+        return provider.groups[text]
     numbers = parse_range(text, option)
     missing = [number for number in numbers if provider.numbers is not None and number not in provider.numbers]
     if missing:
@@ -150,6 +157,9 @@ def check_alike(paths: list[str], nets: list[TrainedNet], provider: Provider) ->
             check_net(net, provider)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
+        for label, (name, other) in enumerate(zip(net.class_names, provider.class_names, strict=False)):
+            if name != other:
+                raise DataError(f"class {label} is {name} in {path}, and {other} in the data; expected the classes that the net was trained on, in the same order")
         channels, height, width = net.net.graph.by_name[net.probs_layer].shape
         counts.append(channels * height * width)
         if counts[-1] != counts[0] or (net.class_names and first.class_names and net.class_names != first.class_names):
