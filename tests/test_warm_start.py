@@ -2,16 +2,22 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import convnet
+import convnet.cli.data
+import convnet.cli.test
+import convnet.cli.train
+from convnet import cli
 from convnet.config import read_config
 from convnet.data import open_provider
 from convnet.graph import Graph
 from convnet.initial import Initial, split_init_from
+from convnet.options import Options
 from workplace import CONV, DATA, DIGITS, HEAD, RATES, contents, params
 
 MODELS = Path(convnet.__file__).parent / "models"
@@ -105,3 +111,23 @@ def test_a_sixth_convolution_comes_into_the_net_of_five():
     layers = {name.split(".")[0]: source.split(".")[0] for name, source in taken("alexnet-10184", "alexnet", renamed).items()}
     same = {f"conv{i}{column}" for i in range(1, 6) for column in "ab"}
     assert layers == {**{name: name for name in same}, "fc7a": "fc6a", "fc7b": "fc6b", "fc8a": "fc7a", "fc8b": "fc7b"}
+
+
+def test_the_documented_commands_can_be_read():
+    """Their options exist and have values that make sense, and the models are there; the data are not."""
+    text = (MODELS / "alexnet" / "README.md").read_text()
+    parsers = {"convnet-data": cli.data, "convnet-train": cli.train, "convnet-test": cli.test}
+    seen = []
+    for command in re.findall(r"^(?:for .* do )?(convnet-(?:data|train|test) [^;\n]*)", text, re.M):
+        for name, value in re.findall(r'^(\w+)="?([^"\n]*)"?$', text, re.M):
+            command = command.replace(f"${name}", value)
+        program, *words = shlex.split(command.replace("$seed", "1"))
+        found = vars(parsers[program].build_parser().parse_args(words))
+        seen.append(program)
+        if program == "convnet-train":
+            assert (MODELS.parent.parent / found["layers_cfg"]).exists() and (MODELS.parent.parent / found["params_cfg"]).exists()
+            options = Options()
+            options.command({name: found[name] for name in Options.fields()})
+            options.check()
+            split_init_from(options.init_from or "")
+    assert sorted(seen) == ["convnet-data"] * 3 + ["convnet-test"] * 4 + ["convnet-train"] * 4
