@@ -16,7 +16,7 @@ from .layers.data import Data, Rows
 from .layers.dropout import Dropout
 from .layers.neuron import NeuronLayer, parse_neuron
 from .layers.weights import WeightLayer
-from .schedule import split_list
+from .schedule import split_list, with_names
 
 # Types that the programs of the family know and this one does not yet.
 KNOWN_TYPES = ("cost.tica", "cost.msm")
@@ -139,8 +139,9 @@ class _Parser:
                 why = "as by the released program (--strict-legacy)" if self.strict else f"for there is {' and '.join(meant)}"
                 self.warn(place, source.name, f"{value.key}={value.text}: an old key, ignored, {why}")
                 continue
-            self.warn(place, source.name, f"{value.key}={value.text}: an old key, read as {' and '.join(f'{key}={value.text}' for key in new)}")
-            keys |= {normalise(key): dataclasses.replace(value, key=key) for key in new}
+            text = with_names(value.text) if old == "sched" else value.text
+            self.warn(place, source.name, f"{value.key}={value.text}: an old key, read as {' and '.join(f'{key}={text}' for key in new)}")
+            keys |= {normalise(key): dataclasses.replace(value, key=key, text=text) for key in new}
         return keys
 
     def keys_of(self, section: Section, params: Section | None, cls: type[Layer], fields: dict[str, dataclasses.Field]) -> list[tuple[str, str, Value]]:

@@ -151,6 +151,16 @@ def parse_schedule(text: str, base: float | None = None, *, name: str = "",
     return Schedule(kind, rate, factor, int(steps), noise, name, warning)
 
 
+def with_names(text: str) -> str:
+    """A schedule without a base, its parameters with the names that they have by their places; what cannot be read stays."""
+    try:
+        kind, words = _split_call(text.strip(), 0.0)
+        given, warning = _parameters(text, kind, words, strict_legacy=False)
+    except ValueError:
+        return text
+    return f"{kind}[{','.join(f'{key}={value}' for key, value in given.items())}]" if warning else text
+
+
 def _split_call(text: str, base: float | None) -> tuple[str, list[str]]:
     """`dexp[a,b]` as its kind and the texts of its parameters; A12 divides by `,`, V2 by `;`."""
     call = _CALL.fullmatch(text)

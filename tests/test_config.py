@@ -329,7 +329,13 @@ def test_warning_names_the_place(name):
 def test_an_old_schedule_is_that_of_weights_and_biases():
     config = parse(params={"momW=0.9": "momW=0.9\nsched=linear[1000]"})
     assert [rate.rate(1.0) for rate in layer(config, "conv1").rates().values()] == pytest.approx([0.000001, 0.000002])
-    assert len(config.warnings) == 3  # of the key, and of each schedule without names
+    assert config.warnings == [
+        "params.cfg:5: [conv1] sched=linear[1000]: an old key, read as schedW=linear[tgtFactor=1000] and schedB=linear[tgtFactor=1000]"]
+
+
+def test_each_input_may_have_a_schedule_of_its_own():
+    config = parse({"inputs=conv1": "inputs=conv1,data"}, {"[fc2]\nepsW=0.001": "[fc2]\nepsW=0.1\nschedW=exp[tgtFactor=10],dexp[tgtFactor=100,numSteps=2]"})
+    assert [rate.rate(1.0) for rate in layer(config, "fc2").rates().values()] == pytest.approx([0.01, 0.001, 0.002])
 
 
 NORM = {"[fc2]": "[norm]\ntype=cmrnorm\ninputs=conv1\nsize=3\nscale=0.3\npow=0.5\nminDiv=2\n[fc2]", "inputs=conv1\noutputs": "inputs=norm\noutputs"}

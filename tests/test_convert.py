@@ -196,7 +196,7 @@ def test_schedules_beside_the_rates_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "words"), [
-    ({"schedW": [{"type": "exp", "params": {"tgtFactor": 2}}, {"type": "default", "params": {}}]}, "schedW is"), ({"filterConns": [[3, 1, 0, 4]]}, "not 4 channels from 0 to 3"), ({"filterConns": [7]}, "not 4 channels"), ({"filterConns": None}, "expected filterConns"),
+    ({"schedW": [{"type": "exp"}]}, "schedW is"), ({"filterConns": [[3, 1, 0, 4]]}, "not 4 channels from 0 to 3"), ({"filterConns": [7]}, "not 4 channels"), ({"filterConns": None}, "expected filterConns"),
     ({"groups": [0]}, "filters is 6, which is no value"), ({"padding": 3}, "padding is 3"), ({"weights": [np.zeros((2, 6), int)]}, "expected an array of 2x6"),
     ({"biases": None}, "expected an array"), ({"inputs": ["7"]}, "has inputs"), ({"neuron": 3, "channels": np.zeros(2)}, "channels is an array")])
 def test_layers_that_nobody_wrote_are_told(tmp_path, changes, words):

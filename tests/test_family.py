@@ -27,8 +27,7 @@ PAIRS = {
         "hs1b": ([40, 1, 1], [1]), "probs": ([1000, 1, 1], [0]), "logprob": ([3, 1, 1], [0]),
     }, {"conv1a.W0": (0.01, 4e-5), "conv1a.b": (0.02, 8e-5), "conv1b.W0": (0.01, 1e-5), "conv1b.b": (0.02, 2e-5), "conv2b.W1": (0, 0)},
         [r"schedB: dexp\[250,0,4\]: parameters without names, read as dexp\[tgtFactor=250,noiseStdev=0,numSteps=4\]",
-         r"sched=jdexp\[1000,4\]: an old key, read as schedW=jdexp\[1000,4\] and schedB=jdexp\[1000,4\]",
-         *(rf"{key}: jdexp\[1000,4\]: parameters without names, read as jdexp\[tgtFactor=1000,numSteps=4\]" for key in ("schedW", "schedB")), r"wcnorm=0,0: an old key",
+         r"sched=jdexp\[1000,4\]: an old key, read as schedW=jdexp\[tgtFactor=1000,numSteps=4\] and schedB=jdexp\[tgtFactor=1000,numSteps=4\]", r"wcnorm=0,0: an old key",
          r"schedW: linear\[1,1\]: parameters without names, read as linear\[tgtFactor=1,noiseStdev=1\]", r"\[logprob\] epoch 51= means nothing",
          r"\[logprob\] epoch 68= means nothing", r"learning rate 0 for conv2b.W1"]),
     "tree-2012": (52, 108_020, "A12", {

@@ -72,6 +72,7 @@ def test_nrelu_passes_the_gradient_where_it_is_above_0():
     "tanh[1e-3,-2.5E1]": ("tanh", 1e-3, 25.0),
     "brelu[1e+2]": ("brelu", 100.0, 1.0),
     "log[ .5 ]": ("log", 0.5, 1.0),
+    "tanh [1, 1]": ("tanh", 1.0, 1.0),
     "drelu[3.]": ("drelu", 3.0, 1.0),
 }.items())
 def test_numbers_may_be_written_in_any_way(text, expected):

@@ -12,7 +12,7 @@ READ_INPUTS = ("abs", "square", "softrelu", "drelu", "log")  # their gradient is
 
 def parse_neuron(text: str) -> tuple[str, float, float]:
     """relu -> (relu, 1, 1); tanh[1.7,0.6] -> (tanh, 1.7, 0.6). ValueError says what was expected."""
-    match = re.fullmatch(r"(\w+)(?:\[(.*)\])?", text.strip())
+    match = re.fullmatch(r"(\w+)\s*(?:\[(.*)\])?", text.strip())
     kind = match[1].lower() if match else ""
     if kind not in PARAMETERS:
         raise ValueError(f"neuron={text}, expected one of {', '.join(PARAMETERS)}")

@@ -33,7 +33,7 @@ class WeightLayer(Layer):
     super_eps: float = key(0.0, "adaptive learning rates: gradients of the weights are divided by sqrt(their variance of late + superEps); 0: they are not; "
                                 "not in cuda-convnet2", params=True, least=0)
     super_mom: float = key(0.0, "no program ever used it; ignored", params=True)
-    sched_w: str = key("", "schedule of epsW, as the 2012 program spells it: dexp[tgtFactor=250,numSteps=4]", params=True)
+    sched_w: tuple[str, ...] = key((), "schedule of epsW, as the 2012 program spells it: dexp[tgtFactor=250,numSteps=4]", params=True)
     sched_b: str = key("", "schedule of epsB", params=True)
 
     def weight_shape(self, index: int, shape: Shape) -> tuple[int, ...]:
@@ -44,14 +44,15 @@ class WeightLayer(Layer):
 
     def rates(self) -> dict[str, Schedule]:
         """Name of a tensor -> its learning rate; BadKey where a schedule cannot be read."""
-        rates = {f"W{i}": self.rate(f"W{i}", "eps_w", text, "sched_w") for i, text in enumerate(self.eps_w)}
-        return {**rates, "b": self.rate("b", "eps_b", self.eps_b, "sched_b")}
+        schedules = self.sched_w or ("",) * len(self.eps_w)
+        rates = {f"W{i}": self.rate(f"W{i}", "eps_w", text, "sched_w", schedules[i]) for i, text in enumerate(self.eps_w)}
+        return {**rates, "b": self.rate("b", "eps_b", self.eps_b, "sched_b", self.sched_b)}
 
-    def rate(self, name: str, eps: str, text: str, sched: str) -> Schedule:
+    def rate(self, name: str, eps: str, text: str, sched: str, schedule: str) -> Schedule:
         field_name, label = eps, f"{self.name}.{name}"
         try:
             rate = parse_schedule(text, name=label, strict_legacy=self.strict_legacy)
-            if schedule := getattr(self, sched):  # the 2012 program's spelling; the rate beside it is a number
+            if schedule:  # the 2012 program's spelling; the rate beside it is a number
                 field_name = sched
                 rate = parse_schedule(schedule, rate.base, name=label, strict_legacy=self.strict_legacy)
         except ValueError as error:

@@ -164,10 +164,6 @@ def original_value(layer: dict, key: str) -> object:
         return devices or None
     if key == "weightSource" and not any(value):
         return None
-    if key == "schedW" and isinstance(value, list):  # one for all inputs
-        if any(schedule != value[0] for schedule in value):
-            raise ValueError("the inputs have different schedules")
-        return value[0]
     return value
 
 
