@@ -6,9 +6,10 @@
 namespace convnet {
 
 // Threads: x = image, y = row (channel, y, x) of acts. A thread blurs along each row of its window, and then down them:
-// size^2 reads in place of 2 size, for windows of a few pixels that are in the cache, and no scratch memory.
+// size^2 reads in place of 2 size, for windows of a few pixels that are in the cache, and no scratch memory. The weights
+// stay in the constant memory of the arguments: without __grid_constant__ each thread makes a copy in local memory.
 template <class T>
-__global__ void blur_kernel(Images<const T> inputs, Images<T> acts, BlurWeights<T> weights) {
+__global__ void blur_kernel(Images<const T> inputs, Images<T> acts, const __grid_constant__ BlurWeights<T> weights) {
   const Place place = this_place();
   if (place.row >= acts.rows() || place.n >= acts.images) return;
   const auto [c, y, x, n] = element_at(acts, place);

@@ -249,10 +249,11 @@ conv_backward_data_kernel(Images<const T> acts_grad, Images<const T> filters, Im
 }
 
 // A tile of filters_grad: filters from first_filter of the block's group on, rows (c,i,j) from first_row on, summed over
-// these pixels of acts.
+// these pixels of acts. It goes `skipped` rows further down, where each pixel has filters of its own: a pointer to them
+// would be one register too many (sm_80).
 template <class T, class Tile, bool Vector>
 __device__ void backward_filters_tile(const Images<const T>& images, const Images<const T>& acts_grad, const Images<T>& filters_grad,
-                                      const Conv& conv, int first_filter, int first_row, Range pixels) {
+                                      const Conv& conv, int first_filter, int first_row, int skipped, Range pixels) {
   const int F = filters_grad.images / conv.groups, g = int(blockIdx.y), rows = int(filters_grad.rows());
   const int N = images.images, padded = quads_of(N) * quad;
 
@@ -298,7 +299,7 @@ __device__ void backward_filters_tile(const Images<const T>& images, const Image
       Quad<T> values;
 #pragma unroll
       for (int e = 0; e < quad; ++e) values.at[e] = sums[i * quad + e][j];
-      if (row < rows && f < F) store_quad<Vector>(target + row * filters_grad.pitch + f, values, F - f, filters_grad.add);
+      if (row < rows && f < F) store_quad<Vector>(target + (skipped + row) * filters_grad.pitch + f, values, F - f, filters_grad.add);
     }
   }
 }
@@ -311,7 +312,7 @@ conv_backward_filters_kernel(Images<const T> images, Images<const T> acts_grad, 
   const int tiles = ceil_div(filters_grad.images / conv.groups, Tile::m);
   filters_grad.data += blockIdx.z * conv.part_size;
   backward_filters_tile<T, Tile, Vector>(images, acts_grad, filters_grad, conv, int(blockIdx.x) % tiles * Tile::m, int(blockIdx.x) / tiles * Tile::n,
-                                         range_of(int(blockIdx.z), conv.parts, acts_grad.height * acts_grad.width));
+                                         0, range_of(int(blockIdx.z), conv.parts, acts_grad.height * acts_grad.width));
 }
 
 }  // namespace convnet

@@ -49,8 +49,7 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
 local_backward_weights_kernel(Images<const T> images, Images<const T> acts_grad, Images<T> filters_grad, Conv conv) {
   const PixelTile at = pixel_tile<Tile>(filters_grad.images / conv.groups, int(filters_grad.rows()), acts_grad.width);
   const int pixel = at.y * acts_grad.width + at.x;
-  filters_grad.data += pixel * filters_grad.rows() * filters_grad.pitch;
-  backward_filters_tile<T, Tile, Vector>(images, acts_grad, filters_grad, conv, at.first_m, at.first_n, {pixel, 1});
+  backward_filters_tile<T, Tile, Vector>(images, acts_grad, filters_grad, conv, at.first_m, at.first_n, pixel * int(filters_grad.rows()), {pixel, 1});
 }
 
 }  // namespace convnet

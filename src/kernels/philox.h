@@ -7,6 +7,12 @@ namespace convnet {
 
 struct RandomWords {
   std::uint32_t word[4];
+
+  // Where i is not known to the compiler: an array that is indexed lies in local memory, these four stay in registers.
+  HOST_DEVICE std::uint32_t any(int i) const {
+    const std::uint32_t low = i & 1 ? word[1] : word[0], high = i & 1 ? word[3] : word[2];
+    return i & 2 ? high : low;
+  }
 };
 
 // Rounds of Philox; a recursion and no loop, since compilers vectorise over the images only what has no loop inside.

@@ -16,7 +16,7 @@ HOST_DEVICE T weight_of(T input) {
 template <class T>
 HOST_DEVICE T stop_of(std::int64_t row, int n, T total, std::uint64_t step, std::uint32_t seed, std::uint32_t purpose) {
   const RandomWords random = random_words(std::uint32_t(row / 4), std::uint32_t(n), step, seed, purpose);
-  return random_fraction<T>(random.word[row % 4]) * total;
+  return random_fraction<T>(random.any(int(row % 4))) * total;
 }
 
 // What a window gives that draws nothing: 0, but what is infinite or not a number must not hide.
