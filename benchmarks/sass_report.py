@@ -1,137 +1,126 @@
-"""What a GPU would run, read off its machine code: registers, spills, and the share of multiply-adds in the inner loops.
+"""The static gates: what a GPU would run, read off its machine code, and held to the limits in sass_gates.py.
 
-    python benchmarks/sass_report.py src/kernels/conv.cu [--arch sm_90] [--tools FOLDER] [--kernels REGEX] [--json]
+    ./go --with sass python benchmarks/sass_report.py                 # the architectures that _cuda was built for
+    ./go --with sass python benchmarks/sass_report.py --arch all      # all that we name; compiles what is not built
+    python benchmarks/sass_report.py FILE.cu --arch 90a --kernels forward
 
-Needs no GPU: nvcc, and cuobjdump and nvdisasm, which are on PATH or in the folder --tools (from PyPI:
-`pip download --no-deps nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm`, then `python -m zipfile -e WHEEL FOLDER`).
-
-A loop is the code from a label to a backward branch to it; of those that hold multiply-adds the one with the largest
-share of them is shown. Everything between counts: loads, stores, addresses, barriers, and branches rarely taken.
-Exits with 1 if a kernel spills.
+Needs no GPU: cuobjdump and nvdisasm, which the extra `sass` brings and a CUDA toolkit has, and nvcc for what is compiled.
+A row is a kernel. Of one architecture it has registers, threads of a block (by __launch_bounds__; "any": it has none),
+bytes of shared and local memory, blocks that a multiprocessor holds at once (of 256 threads where any number may come),
+accesses to global memory by the bytes that a thread moves, and the share of multiply-adds in the densest loop. Of
+several it has registers, blocks, and that share. Exits with 1 if a gate is not kept.
 """
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections import Counter
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-MULTIPLY_ADDS = {"FFMA", "FFMA2", "DFMA", "HMMA", "HGMMA"}  # not HFMA2: it is also how constants are moved
+from sass_gates import EXCEPTIONS, GATES, failures
+
+from sass import KERNELS, ROOT, Kernel, ToolError, Tools, widths
+
+sys.path.insert(0, str(ROOT / "build_backend"))
+from cuda_toolkit import ARCHITECTURES
 
 
-@dataclass
-class Kernel:
-    name: str
-    registers: int
-    spilled: int  # bytes of local memory and stack
-    shared: int  # bytes
-    loop: int  # instructions of the densest loop
-    multiply_adds: int  # those of them that are
-    others: dict[str, int]
-
-    @property
-    def share(self) -> float:
-        return self.multiply_adds / self.loop if self.loop else 0.0
-
-
-def run(*command: str | Path) -> str:
+def built() -> tuple[Path | None, list[str]]:
+    """The _cuda module and the architectures whose machine code it holds."""
     try:
-        return subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"{Path(command[0]).name}: {error.stderr.strip() or error.stdout.strip()}")
+        from convnet import _build_info
+
+        module = importlib.util.find_spec("convnet._cuda")
+    except ImportError:
+        return None, []
+    archs = [arch.removesuffix("-real") for arch in _build_info.cuda["architectures"] if arch.endswith("-real")]
+    return (Path(module.origin), archs) if module else (None, [])
 
 
-def find(tool: str, folder: Path | None) -> str:
-    for path in sorted(folder.rglob(tool)) if folder else ():
-        path.chmod(0o755)
-        return str(path)
-    if path := shutil.which(tool):
-        return path
-    sys.exit(f"{tool}: not found on PATH{f' or in {folder}' if folder else '; give its folder with --tools'}")
+def gather(tools: Tools, sources: list[Path], wanted: list[str]) -> list[Kernel]:
+    """Kernels of these architectures (by default those that are built, else all): from the module, and from nvcc."""
+    module, archs = (None, []) if sources else built()
+    wanted = list(ARCHITECTURES) if wanted == ["all"] else wanted or archs or list(ARCHITECTURES)
+    read = [arch for arch in wanted if arch in archs]
+    kernels = list(tools.of_module(module, read)) if read else []
+    if lacking := sorted(set(read) - {kernel.arch for kernel in kernels}):
+        raise ToolError(f"{module}: no machine code for {', '.join(lacking)} in it")
+    compiled = [arch for arch in wanted if arch not in archs]
+    return kernels + list(tools.compiled(sources or sorted(KERNELS.glob("*.cu")), compiled))
 
 
-def readable(name: str) -> str:
-    """Kernel and template arguments, without namespaces and parameters."""
-    return re.sub(r"^void |convnet::|\(.*", "", name)
+def by_width(ops: tuple[str, ...], kernel: Kernel) -> str:
+    """16x10 4x1: ten of 16 bytes, one of 4."""
+    return " ".join(f"{size}x{count}" for size, count in sorted(widths(ops, kernel.code).items(), reverse=True)) or "-"
 
 
-def densest_loop(code: list[tuple[str, str]], labels: dict[str, int]) -> tuple[int, Counter]:
-    best: tuple[int, Counter] = (0, Counter())
-    for end, (op, operands) in enumerate(code):
-        target = re.search(r"\.L_\w+", operands) if op == "BRA" else None
-        begin = labels.get(target[0], end) if target else end
-        if begin < end:
-            counts = Counter(op for op, _ in code[begin : end + 1])
-            size, fmas = end + 1 - begin, sum(counts[op] for op in MULTIPLY_ADDS)
-            if fmas * max(best[0], 1) > sum(best[1][op] for op in MULTIPLY_ADDS) * size:
-                best = size, counts
-    return best
+def share(kernel: Kernel) -> str:
+    return f"{kernel.share:.0%}" if kernel.loop else "-"
 
 
-def loops_of(disassembly: str) -> dict[str, tuple[int, Counter]]:
-    """Mangled name of each kernel -> its densest loop."""
-    loops = {}
-    for section in re.split(r"\n\s*(?=\.section\s+\.text\.)", disassembly)[1:]:
-        code, labels = [], {}
-        for line in section.splitlines():
-            if label := re.match(r"\s*(\.L_\w+):", line):
-                labels[label[1]] = len(code)
-            elif instruction := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z]\w*)(.*)", line):
-                code.append((instruction[1], instruction[2]))
-        name = re.match(r"\.section\s+\.text\.(\w+)", section)[1]
-        loops[name] = densest_loop(code, labels)
-    return loops
+def full_table(kernels: list[Kernel]) -> list[list[str]]:
+    rows = [[f"sm_{kernels[0].arch}", "registers", "threads", "shared", "local", "blocks", "loads", "stores", "multiply-adds"]]
+    for k in kernels:
+        loop = f"{share(k)} of {len(k.loop)}" if k.loop else "-"
+        rows.append([k.name, str(k.registers), str(k.threads or "any"), str(k.shared), str(k.stack), str(k.blocks),
+                     by_width(("LDG", "LD"), k), by_width(("STG", "ST"), k), loop])
+    return rows
 
 
-def report(source: Path, arch: str, tools: Path | None) -> list[Kernel]:
-    cuobjdump, nvdisasm = find("cuobjdump", tools), find("nvdisasm", tools)
-    os.environ["PATH"] = f"{Path(nvdisasm).parent}:{os.environ['PATH']}"
-    with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder) / "kernels.cubin"
-        includes = Path(__file__).resolve().parent.parent / "src/kernels"
-        run("nvcc", "-std=c++20", "-O3", f"-arch={arch}", f"-I{includes}", "-cubin", "-o", cubin, source)
-        loops = loops_of(run(nvdisasm, "-c", cubin))
-        usage = run(cuobjdump, "--dump-resource-usage", cubin)
-    kernels = []
-    for name, numbers in re.findall(r"Function (\w+):\s*\n\s*(.*)", usage):
-        use = {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", numbers)}
-        size, counts = loops[name]
-        fmas = sum(counts[op] for op in MULTIPLY_ADDS)
-        kernels.append(Kernel(name, use["REG"], use["STACK"] + use["LOCAL"], use["SHARED"], size, fmas,
-                              {op: n for op, n in counts.most_common() if op not in MULTIPLY_ADDS}))
-    names = subprocess.run(["c++filt"], input="\n".join(k.name for k in kernels), capture_output=True, text=True, check=True).stdout.splitlines()
-    for kernel, name in zip(kernels, names, strict=True):
-        kernel.name = readable(name)
-    return sorted(kernels, key=lambda kernel: kernel.name)
+def wide_table(kernels: list[Kernel], archs: list[str]) -> list[list[str]]:
+    rows = [["registers, blocks, multiply-adds", *(f"sm_{arch}" for arch in archs)]]
+    cells = {(k.name, k.arch): f"{k.registers:3} {k.blocks:2} {share(k):>4}" for k in kernels}
+    return rows + [[name, *(cells.get((name, arch), "-") for arch in archs)] for name in dict.fromkeys(k.name for k in kernels)]
 
 
-def main() -> None:
+def print_rows(rows: list[list[str]]) -> None:
+    lengths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join([f"{row[0]:<{lengths[0]}}", *(f"{cell:>{length}}" for cell, length in zip(row[1:], lengths[1:], strict=True))]))
+
+
+def record(kernel: Kernel) -> dict:
+    """Of the JSON file."""
+    accesses = {name: dict(widths(ops, kernel.code)) for name, ops in (("loads", ("LDG", "LD")), ("stores", ("STG", "ST")))}
+    return {"arch": kernel.arch, "name": kernel.name, "registers": kernel.registers, "threads": kernel.threads, "shared": kernel.shared,
+            "local": kernel.stack, "local_accesses": kernel.local_accesses, "blocks": kernel.blocks, **accesses,
+            "loop": len(kernel.loop), "share": round(kernel.share, 4)}
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="+", type=Path, help=".cu files")
-    parser.add_argument("--arch", default="sm_90")
-    parser.add_argument("--tools", type=Path, help="folder with cuobjdump and nvdisasm, if they are not on PATH")
-    parser.add_argument("--kernels", default="", help="only kernels whose name matches this expression")
-    parser.add_argument("--json", action="store_true", help="one JSON object a kernel, other instructions of the loop included")
-    options = parser.parse_args()
+    parser.add_argument("sources", nargs="*", type=Path, help=".cu files to compile, in place of all kernels")
+    parser.add_argument("--arch", nargs="+", default=[], metavar="ARCH", help=f"all, or some of {' '.join(ARCHITECTURES)}")
+    parser.add_argument("--kernels", default="", metavar="PATTERN", help="only kernels whose name matches this regular expression")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows and what fails")
+    arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.arch) - {"all", *ARCHITECTURES}):
+        parser.error(f"--arch {' '.join(unknown)}: expected all, or some of {' '.join(ARCHITECTURES)}")
+    return arguments
 
-    kernels = [k for source in options.sources for k in report(source, options.arch, options.tools) if re.search(options.kernels, k.name)]
-    if options.json:
-        for kernel in kernels:
-            print(json.dumps({"arch": options.arch, **asdict(kernel), "share": round(kernel.share, 4)}))
-    else:
-        print(f"{options.arch:<68} {'registers':>9} {'spilled':>7} {'shared':>6} {'multiply-adds in the densest loop':>34}")
-        for k in kernels:
-            loop = f"{k.multiply_adds} of {k.loop} = {k.share:.0%}" if k.multiply_adds else "none"
-            print(f"{k.name:<68} {k.registers:>9} {k.spilled:>7} {k.shared:>6} {loop:>34}")
-    sys.exit(any(k.spilled for k in kernels))
+
+def main() -> int:
+    arguments = parse_arguments()
+    kernels = [k for k in gather(Tools(), arguments.sources, arguments.arch) if re.search(arguments.kernels, k.name)]
+    if not kernels:
+        raise ToolError(f"--kernels {arguments.kernels}: no such kernel")
+    kernels.sort(key=lambda k: (k.name, ARCHITECTURES.index(k.arch)))
+    archs = [arch for arch in ARCHITECTURES if any(k.arch == arch for k in kernels)]
+    print_rows(full_table(kernels) if len(archs) == 1 else wide_table(kernels, archs))
+    failing = failures(kernels)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"kernels": [record(k) for k in kernels], "failures": failing}, indent=1) + "\n")
+    for failure in failing:
+        print(f"FAILED {failure}")
+    print(f"{len(kernels)} kernels, {len(GATES)} gates, {len(EXCEPTIONS)} exceptions, {len(failing)} failures, on {' '.join(f'sm_{arch}' for arch in archs)}")
+    return 1 if failing else 0
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except ToolError as error:
+        print(f"sass_report: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,98 @@
+"""What the machine code of every kernel must keep to: one table, with the reason beside each line."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import occupancy
+
+from sass import MULTIPLY_ADDS, Instruction, Kernel, widths
+
+# The products of tile.cuh whose template argument `Vector` says that they move quads of float32.
+TILES = r"^(conv|local)_\w+_kernel<float, Tile<.*>, true>$"
+DEPTH = 16  # of tile.cuh
+SHARES = {(64, 128, 8, 8): 0.80, (32, 128, 8, 8): 0.75, (32, 32, 4, 4): 0.58}
+
+# (kernels, names of gates that do not hold for them, why that is right)
+EXCEPTIONS = (
+    (r"^noisy_relu_kernel<", r"local memory", "sin and cos reduce arguments above 100000 in local memory; ours are below 2 pi and take another branch"),
+    (r"^bce_forward_kernel<double>$", r"local memory", "two logarithms in float64 beside 1024 threads; float64 is there to check gradients, not to be fast"),
+)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """`measure` of every kernel whose name `kernels` finds is within `limit`, a number or a function of the kernel."""
+
+    name: str
+    kernels: str
+    measure: Callable[[Kernel], float]
+    sense: str  # "at most" or "at least"
+    limit: float | Callable[[Kernel], float]
+    reason: str
+
+    def failure(self, kernel: Kernel) -> str:
+        """What is wrong with the kernel, or "" ."""
+        if not re.search(self.kernels, kernel.name):
+            return ""
+        if any(re.search(kernels, kernel.name) and re.search(gates, self.name) for kernels, gates, _ in EXCEPTIONS):
+            return ""
+        measured, limit = self.measure(kernel), self.limit(kernel) if callable(self.limit) else self.limit
+        if measured <= limit if self.sense == "at most" else measured >= limit:
+            return ""
+        return f"sm_{kernel.arch} {kernel.name}: {self.name}: {figure(measured)}, expected {self.sense} {figure(limit)}: {self.reason}"
+
+
+def figure(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def narrower(ops: tuple[str, ...], code: list[Instruction]) -> int:
+    """Accesses of fewer than 16 bytes a thread."""
+    return sum(count for size, count in widths(ops, code).items() if size < 16)
+
+
+def tile(kernel: Kernel) -> tuple[int, int, int, int]:
+    """M, N, ThreadM, ThreadN of tile.cuh."""
+    return tuple(map(int, re.search(r"Tile<(\d+), (\d+), (\d+), (\d+)>", kernel.name).groups()))
+
+
+def products(kernel: Kernel) -> int:
+    """Multiply-adds of a thread for one slice: all of them stand in the loop, unrolled."""
+    _, _, rows, columns = tile(kernel)
+    return DEPTH * rows * columns
+
+
+GATES = (
+    Gate("accesses to local memory", "", lambda k: k.local_accesses, "at most", 0,
+         "what does not fit in registers is written to memory and read back"),
+    Gate("bytes of local memory", "", lambda k: k.stack, "at most", 0,
+         "registers are spilled, or an array is indexed with what the compiler does not know"),
+    Gate("registers of a block", "", lambda k: k.registers_of_block, "at most", occupancy.REGISTERS,
+         "the launch would be refused; a kernel without __launch_bounds__ may be launched with 1024 threads"),
+    Gate("bytes of static shared memory", "", lambda k: k.shared, "at most", occupancy.STATIC_SHARED,
+         "the launch would be refused: more is to be had as DYN_SMEM alone"),
+    Gate("blocks on a multiprocessor", "", lambda k: k.blocks, "at least", 1,
+         "the launch would be refused"),
+    Gate("blocks on a multiprocessor", TILES, lambda k: k.blocks, "at least", 2,
+         "while one block waits at its barrier the other multiplies"),
+    Gate("multiply-adds in the loop", TILES, lambda k: sum(op.base in MULTIPLY_ADDS for op in k.loop), "at least", products,
+         "the products of a slice are unrolled, so that the sums stay in registers"),
+    Gate("share of multiply-adds in the loop", TILES, lambda k: k.share, "at least", lambda k: SHARES[tile(k)],
+         "what the kernels have today, rounded down: the rest of the loop is what keeps them from the peak"),
+    Gate("narrow loads from global memory", TILES, lambda k: narrower(("LDG", "LD"), k.loop), "at most", 0,
+         "in the loop each thread fetches quads of 16 bytes"),
+    Gate("loads of 16 bytes from global memory", TILES, lambda k: widths(("LDG",), k.loop)[16], "at least", 2,
+         "in the loop each thread fetches its share of both matrices"),
+    Gate("narrow stores to global memory", TILES, lambda k: narrower(("STG", "ST"), k.code), "at most", 0,
+         "each thread stores quads of 16 bytes"),
+    Gate("stores of 16 bytes to global memory", TILES, lambda k: widths(("STG",), k.code)[16], "at least", 1,
+         "each thread stores quads of 16 bytes"),
+    Gate("narrow loads from shared memory", TILES, lambda k: narrower(("LDS",), k.loop), "at most", 0,
+         "in the loop one load of 16 bytes brings the operands of 16 multiply-adds or more"),
+)
+
+
+def failures(kernels: list[Kernel]) -> list[str]:
+    return [failure for kernel in kernels for gate in GATES if (failure := gate.failure(kernel))]
