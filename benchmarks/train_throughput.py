@@ -141,8 +141,8 @@ class Ours:
 
 # ---- PyTorch -----------------------------------------------------------------------------------------------------
 
-def open_peers(stack: ExitStack, arguments: argparse.Namespace, net: Net, batch: Batch, images: int, threads: int) -> tuple[dict, list[dict]]:
-    """PyTorch's two contestants, checked against our net, by name; and the times of all ways that were tried."""
+def open_peers(stack: ExitStack, arguments: argparse.Namespace, net: Net, batch: Batch, images: int, threads: int) -> tuple[str, dict, list[dict]]:
+    """PyTorch's version; its two contestants, checked against our net, by name; the times of all ways that were tried."""
     sys.path.insert(0, str(Path(__file__).parent / "peers"))
     from torch_process import AS_WRITTEN, Torch, describe, fastest
 
@@ -173,7 +173,7 @@ def open_peers(stack: ExitStack, arguments: argparse.Namespace, net: Net, batch:
     peers = {"torch as written": as_written, "torch at its best": best}
     for name, peer in peers.items():
         print(f"{name}: {describe(peer.way)}; its costs and scores differ from ours by {peer.difference:.0e}")
-    return peers, tried
+    return as_written.answer["name"], peers, tried
 
 
 # ---- reporting -----------------------------------------------------------------------------------------------------
@@ -229,10 +229,10 @@ def main() -> None:
             contestants[mapping] = Ours(open_net(stack, config(Path(mapping.partition(":")[2] or arguments.model)), data, backend, mapping), feed, images)
         ours = list(contestants.values())
         same = [net for mapping, net in contestants.items() if ":" not in mapping]
-        peers, tried = {}, []
+        peer, peers, tried = None, {}, []
         if arguments.peer:
             threads = len(ours[0].net.devices) * int(arguments.map[0].partition(":")[0].split("x")[1])
-            peers, tried = open_peers(stack, arguments, ours[0].net, batch, images, threads)
+            peer, peers, tried = open_peers(stack, arguments, ours[0].net, batch, images, threads)
         contestants |= peers
         steps = WARM_UP
         for _ in range(1 + arguments.turns):
@@ -254,7 +254,7 @@ def main() -> None:
     print_table(rows, images, max(map(len, rows)) + 2)
     print_devices({name: rows[name] for name in arguments.map})
     if arguments.json:
-        report = {"command": sys.argv, "machine": machine(), "numpy": np.__version__, "model": arguments.model.name, "backend": backend, "images": images,
+        report = {"command": sys.argv, "machine": machine(), "numpy": np.__version__, "model": arguments.model.name, "backend": backend, "images": images, "peer": peer,
                   "ratios": {f"{name} / {arguments.map[0]}": row["ratio"] for name, row in rows.items()}, "rows": rows, "tried": tried}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -1,0 +1,137 @@
+"""README's tables of what was measured, made from benchmarks/results/: prints them, or writes them between README's markers.
+
+    python benchmarks/results_table.py [--write]
+
+A folder of results/ is a device; what was not measured is not shown.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from environment import ROOT, device_of
+
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+BEGIN = "<!-- python benchmarks/results_table.py --write makes these tables from benchmarks/results/ -->"
+END = "<!-- end of the tables -->"
+NO_GPU = "Nothing has been measured on a GPU yet: `python benchmarks/gpu_report.py` does it where there is one."
+OPS = ("conv_forward", "conv_backward_data", "conv_backward_filters")
+
+
+def table(header: list[str], rows: list[list[str]]) -> Iterator[str]:
+    yield from ("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows))
+
+
+def measured(result: dict) -> str:
+    """When, and by which commit."""
+    return f"{result['machine']['date']}, commit {result['machine']['commit']}"
+
+
+def read(folder: Path) -> dict[str, dict]:
+    """What the tables are made of, by the file's name."""
+    results = {}
+    for path in sorted(path for kind in ("conv*", "train*", "report") for path in folder.glob(f"{kind}.json")):
+        try:
+            results[path.stem] = json.loads(path.read_text())
+        except ValueError as error:
+            sys.exit(f"results_table: {path} is not JSON: {error}")
+    return results
+
+
+# ---- the tables ----------------------------------------------------------------------------------------------------
+
+
+def conv_table(result: dict) -> Iterator[str]:
+    """Of conv_throughput.py's file: a row for each layer, and how far its times vary."""
+    peer = result.get("peer")
+    threads = "" if result["backend"] == "cuda" else f", {result['threads']} threads"
+    yield f"Convolutions, {result['images']} images{threads} ({measured(result)}): share of the measured peak" + (
+        f", and the time of {peer.partition(',')[0]} in its better layout divided by ours" if peer else "") + "."
+    yield ""
+    cells: dict[str, dict[str, str]] = {}
+    for row in result["rows"]:
+        ratio = f", {row['ratio']:.2f}" if "ratio" in row else ""
+        cells.setdefault(row["layer"], {})[row["op"]] = f"{row['flops'] / row['seconds'] / result['peak']:.0%}{ratio}"
+    yield from table(["", *(op.removeprefix("conv_") for op in OPS)], [[layer, *(row.get(op, "") for op in OPS)] for layer, row in cells.items()])
+
+
+def mapping_name(mapping: str, backend: str) -> str:
+    """2x1:convnet/models/alexnet -> 2 devices, 1 thread each, alexnet."""
+    devices, _, model = mapping.partition(":")
+    count, threads = map(int, devices.split("x"))
+    name = f"{count} device" + "s" * (count > 1)
+    if backend != "cuda":
+        name += f", {threads} thread" + "s" * (threads > 1) + " each" * (count > 1)
+    return name + (f", {Path(model).name}" if model else "")
+
+
+def train_table(result: dict) -> Iterator[str]:
+    """Of train_throughput.py's file: a row for each contestant."""
+    yield f"Training steps of {result['model']}, {result['images']} images ({measured(result)})."
+    yield ""
+    names = {"torch as written": "as one would write it", "torch at its best": "the fastest way that a search finds"}
+    rows = []
+    for name, row in result["rows"].items():
+        seconds = statistics.median(row["seconds"])
+        label = f"{result.get('peer') or 'PyTorch'}, {names[name]}" if name in names else mapping_name(name, result["backend"])
+        rows.append([label, f"{seconds * 1e3:.{0 if seconds >= 0.1 else 2}f} ms", f"{result['images'] / seconds:.0f}", f"{row['ratio']:.2f}"])
+    yield from table(["", "step", "images/s", "time by that of the first row"], rows)
+
+
+def stages_table(report: dict) -> Iterator[str]:
+    """Of gpu_report.py's file: what came of each stage."""
+    yield f"`gpu_report.py` ({measured(report)}), driver {report['machine']['gpu']['driver_version']}:"
+    yield ""
+    yield from table(["stage", "", "its last line"], [
+        [name, stage["state"], stage["last_line"].replace("|", "\\|")] for name, stage in report["stages"].items()])
+
+
+def name_of(results: dict[str, dict]) -> str:
+    first = next(iter(results.values()))
+    return device_of(first["machine"], first["backend"])
+
+
+def device_tables(folder: Path, results: dict[str, dict]) -> Iterator[str]:
+    convs = [conv_table(result) for name, result in results.items() if name.startswith("conv")]
+    trains = [train_table(result) for name, result in results.items() if name.startswith("train")]
+    reports = [stages_table(results["report"])] if "report" in results else []
+    yield f"**{name_of(results)}** ([benchmarks/results/{folder.name}](benchmarks/results/{folder.name}))"
+    for lines in (*convs, *trains, *reports):
+        yield ""
+        yield from lines
+
+
+def tables(root: Path) -> str:
+    """Everything between the markers: GPUs first."""
+    devices = [(folder, results) for folder in sorted(root.iterdir()) if (results := read(folder))]
+    gpus = [(folder, results) for folder, results in devices if next(iter(results.values()))["backend"] == "cuda"]
+    blocks = [] if gpus else [NO_GPU]
+    blocks += ["\n".join(device_tables(*device)) for device in gpus + [device for device in devices if device not in gpus]]
+    return "\n\n".join(blocks)
+
+
+def with_tables(readme: str, block: str) -> str:
+    """The text with this between its markers."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        sys.exit(f"results_table: README.md lacks the line {END if begin else BEGIN}")
+    return f"{before}{BEGIN}\n\n{block}\n\n{END}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the tables into README.md")
+    if parser.parse_args().write:
+        README.write_text(with_tables(README.read_text(), tables(RESULTS)))
+    else:
+        print(tables(RESULTS))
+
+
+if __name__ == "__main__":
+    main()

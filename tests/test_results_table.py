@@ -1,0 +1,96 @@
+"""README's tables are those of benchmarks/results/, and show what was measured, where and when; nothing else."""
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+if not (ROOT / "benchmarks").is_dir():
+    pytest.skip("these are tests of a checkout", allow_module_level=True)
+
+import results_table  # noqa: E402
+from environment import device_folder, device_of  # noqa: E402
+
+GPU = {"name": "NVIDIA H200", "driver_version": "580.1"}
+MACHINE = {"cpu": "A CPU", "cores": 16, "date": "2027-01-02", "commit": "abc1234", "gpu": GPU}
+CONV = {"machine": MACHINE, "backend": "cuda", "images": 128, "threads": 16, "peak": 4e12, "peer": "PyTorch 3.1, cuDNN",
+        "rows": [{"layer": "conv1", "op": "conv_forward", "flops": 2e9, "seconds": 1e-3, "ratio": 1.234},
+                 {"layer": "conv1", "op": "conv_backward_filters", "flops": 2e9, "seconds": 2e-3}]}
+TRAIN = {"machine": MACHINE, "backend": "cuda", "images": 128, "model": "alexnet", "peer": "PyTorch 3.1",
+         "rows": {"2x1": {"seconds": [0.008, 0.009, 0.5], "ratio": 1.0}, "torch at its best": {"seconds": [0.018], "ratio": 2.0}}}
+REPORT = {"machine": MACHINE, "backend": "cuda", "stages": {
+    "tests": {"state": "passed", "last_line": "812 passed"}, "racecheck": {"state": "failed", "last_line": "a | b"}}}
+
+
+@pytest.fixture
+def results(tmp_path):
+    def store(folder, **files):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name, content in files.items():
+            (tmp_path / folder / f"{name.replace('_', '-')}.json").write_text(json.dumps(content))
+        return results_table.tables(tmp_path)
+    return store
+
+
+def test_readme_has_the_tables_of_the_stored_results():
+    readme = results_table.README.read_text()
+    assert results_table.with_tables(readme, results_table.tables(results_table.RESULTS)) == readme, (
+        "run: python benchmarks/results_table.py --write")
+
+
+def test_results_lie_in_the_folder_of_their_device():
+    folders = [path for path in results_table.RESULTS.iterdir() if path.is_dir()]
+    assert folders and [path for path in results_table.RESULTS.iterdir() if not path.is_dir()] == []
+    for folder in folders:
+        for result in results_table.read(folder).values():
+            assert device_folder(device_of(result["machine"], result["backend"])) == folder.name
+
+
+def test_where_no_gpu_was_measured_one_line_says_so(results):
+    host = {**CONV, "backend": "host_avx2", "machine": {**MACHINE, "gpu": None}}
+    lines = results("a-cpu", conv=host).splitlines()
+    assert [line for line in lines if "GPU" in line] == [results_table.NO_GPU] == lines[:1]
+    assert "**A CPU, 16 cores** ([benchmarks/results/a-cpu](benchmarks/results/a-cpu))" in lines
+
+
+def test_nothing_measured_gives_no_table(results):
+    assert results("empty") == results_table.NO_GPU
+
+
+def test_a_gpu_comes_first_with_date_commit_and_driver(results):
+    results("a-cpu", conv={**CONV, "backend": "host_avx2"})
+    text = results("nvidia-h200", conv=CONV, report=REPORT, train_alexnet=TRAIN)
+    assert text.startswith("**NVIDIA H200** ([benchmarks/results/nvidia-h200](benchmarks/results/nvidia-h200))")
+    assert results_table.NO_GPU not in text
+    assert "Convolutions, 128 images (2027-01-02, commit abc1234)" in text and "driver 580.1" in text
+    assert "| conv1 | 50%, 1.23 |  | 25% |" in text
+    assert "| 2 devices | 9.00 ms | 14222 | 1.00 |" in text
+    assert "| PyTorch 3.1, the fastest way that a search finds | 18.00 ms | 7111 | 2.00 |" in text
+    assert "| tests | passed | 812 passed |" in text and "| racecheck | failed | a \\| b |" in text
+
+
+@pytest.mark.parametrize(("mapping", "backend", "name"), [
+    ("2x1", "host", "2 devices, 1 thread each"),
+    ("1x4", "host", "1 device, 4 threads"),
+    ("1x1:convnet/models/alexnet-one-gpu", "cuda", "1 device, alexnet-one-gpu"),
+])
+def test_a_mapping_is_named(mapping, backend, name):
+    assert results_table.mapping_name(mapping, backend) == name
+
+
+def test_a_broken_file_is_named(tmp_path):
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "conv.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"conv\.json is not JSON"):
+        results_table.tables(tmp_path)
+
+
+def test_a_readme_without_markers_is_not_written():
+    with pytest.raises(SystemExit, match=r"README\.md lacks the line <!-- python"):
+        results_table.with_tables("text", "tables")
+    with pytest.raises(SystemExit, match=r"README\.md lacks the line <!-- end"):
+        results_table.with_tables(results_table.BEGIN, "tables")
