@@ -43,14 +43,33 @@ HOST_DEVICE T random_fraction(std::uint32_t word) {
   return T(word >> 8) * T(0x1p-24);
 }
 
+// Sine and cosine of so many turns, from 0 to 1. On a GPU not by sin and cos: their branch for arguments above 100000,
+// which is never taken here, asks for local memory.
+template <class T>
+HOST_DEVICE T sin_of_turns(T turns) {
+#ifdef __CUDA_ARCH__
+  return sinpi(2 * turns);
+#else
+  return std::sin(turns * T(6.283185307179586));
+#endif
+}
+template <class T>
+HOST_DEVICE T cos_of_turns(T turns) {
+#ifdef __CUDA_ARCH__
+  return cospi(2 * turns);
+#else
+  return std::cos(turns * T(6.283185307179586));
+#endif
+}
+
 // Number i of four standard normal ones (Box and Muller 1958): words 0 and 1 make the first two, 2 and 3 the others.
 // Of the first word of a pair the upper 23 bits count, and a half, so that its logarithm is finite.
 template <class T>
 HOST_DEVICE T random_normal(const RandomWords& words, int i) {
-  const std::uint32_t *const pair = words.word + i / 2 * 2;
-  const T radius = std::sqrt(-2 * std::log((T(pair[0] >> 9) + T(0.5)) * T(0x1p-23)));
-  const T angle = random_fraction<T>(pair[1]) * T(6.283185307179586);
-  return radius * (i % 2 ? std::sin(angle) : std::cos(angle));
+  const std::uint32_t first = words.any(i & 2), second = words.any(i | 1);
+  const T radius = std::sqrt(-2 * std::log((T(first >> 9) + T(0.5)) * T(0x1p-23)));
+  const T turns = random_fraction<T>(second);
+  return radius * (i % 2 ? sin_of_turns(turns) : cos_of_turns(turns));
 }
 
 // One of 0, ..., range - 1.
