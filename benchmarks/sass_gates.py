@@ -16,7 +16,6 @@ SHARES = {(64, 128, 8, 8): 0.80, (32, 128, 8, 8): 0.75, (32, 32, 4, 4): 0.58}
 
 # (kernels, names of gates that do not hold for them, why that is right)
 EXCEPTIONS = (
-    (r"^noisy_relu_kernel<", r"local memory", "sin and cos reduce arguments above 100000 in local memory; ours are below 2 pi and take another branch"),
     (r"^bce_forward_kernel<double>$", r"local memory", "two logarithms in float64 beside 1024 threads; float64 is there to check gradients, not to be fast"),
 )
 
