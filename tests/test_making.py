@@ -218,6 +218,21 @@ def test_no_validation_where_none_is_wanted(run, folder, tmp_path):
     assert list(open_provider("image", tmp_path / "out").groups) == ["training"]
 
 
+def test_names_that_are_no_text_do_no_harm(run, tmp_path):
+    below = os.fsencode(tmp_path) + b"/all/caf\xe9\x1b[31m"
+    os.makedirs(below)
+    for number in range(3):
+        with open(below + b"/\xff\n%d.jpg" % number, "wb") as file:
+            file.write(encoded(photograph((9, 99, 199), number)))
+    os.mkfifo(below + b"/pipe")
+    os.symlink("nowhere", below + b"/link")
+    out = run("folder", tmp_path / "all", tmp_path / "out", *SMALL)
+    assert "caf??[31m/pipe: not a file" in out and "caf??[31m/link: not a file" in out and "\x1b" not in out
+    provider = open_provider("image", tmp_path / "out")
+    assert provider.class_names == ["caf??[31m"] and len(provider.open(1).index) == 3
+    assert set(provider.open(1).header["names"]) == {f"caf??[31m/??{number}.jpg" for number in range(3)}
+
+
 @pytest.mark.parametrize(("words", "code", "told"), {
     "nothing there": (["folder", "nowhere", "out"], 66, "nowhere: No such file or directory; expected a folder with one folder a class"),
     "no classes": (["folder", "photographs/lime/some", "out"], 65, "no folders in it"),
@@ -337,7 +352,7 @@ def test_a_challenge_is_read_from_its_archives(run, challenge):
     out = run(*challenge_words(challenge))
     assert "1 not used:\n  ILSVRC2012_val_00000003.JPEG: not JPEG or PNG" in out
     provider = open_provider("image", challenge / "out")
-    assert provider.class_names == ["caf\u00e9 cat", "fox, vulpes"] and provider.meta["made"]["source"]["wnids"] == ["n01", "n02"]
+    assert provider.class_names == ["caf\u00e9 cat", "fox, vulpes"] and provider.meta["wnids"] == ["n01", "n02"]
     assert provider.groups == {"training": [1], "validation": [2]}
     for number, count in ((1, 7), (2, 2)):
         batch = provider.open(number)

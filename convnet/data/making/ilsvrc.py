@@ -40,7 +40,8 @@ class IlsvrcSource(TarSource):
                     raise MissingInput(f"{where}: not there; give --test-truth FILE")
                 groups[group] = numbered_items(tar, f"ILSVRC{year}_{code}_", read_truth(text, where, len(names)), len(tars))
                 tars.append(tar)
-        super().__init__(groups, names, {"name": f"ILSVRC-{year}", "wnids": wnids}, tars)
+        super().__init__(groups, names, {"name": f"ILSVRC-{year}"}, tars)
+        self.also = {"wnids": wnids}
 
 
 def read_file(path: Path) -> bytes:

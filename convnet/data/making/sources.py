@@ -25,12 +25,17 @@ class Item(NamedTuple):
     place: object
 
 
+def printable(name: str) -> str:
+    """A name without what would steer a terminal, or is no text: in messages, reports and batches."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
 class Source:
     """groups       the images for training, validation and test
     class_names  of the labels
     encoded      whether the images are files to be decoded; else they are pixels, of `shape`
     shuffled     whether batches get them in random order
-    about        what batches.json tells of it
+    about        what batches.json tells of how they were made; also: what else it tells
     """
 
     encoded = True
@@ -39,7 +44,7 @@ class Source:
 
     def __init__(self, groups: dict[str, list[Item]], class_names: Sequence[str], about: dict):
         self.groups = {group: items for group, items in groups.items() if items}
-        self.class_names, self.about = list(class_names), about
+        self.class_names, self.about, self.also = [printable(name) for name in class_names], about, {}
         if "training" not in self.groups:
             raise DataError(f"{about.get('name', 'the source')}: no images to train on")
 
@@ -77,14 +82,16 @@ class FolderSource(Source):
             held = list(folder_items(validation, classes, 1))
         else:
             held = choose_share(training, len(classes), validation_share, seed)
-            chosen = {item.name for item in held}
-            training = [item for item in training if item.name not in chosen]
+            chosen = {item.place for item in held}
+            training = [item for item in training if item.place not in chosen]
         about = {"name": folder.resolve().name, "validation": validation.resolve().name if validation else validation_share}
         super().__init__({"training": training, "validation": held}, classes, about)
 
     def read(self, item: Item) -> bytes:
         root, name, _ = item.place
         try:
+            if not (self.roots[root] / name).is_file():  # a pipe would never end
+                raise BadImage("not a file")
             with open(self.roots[root] / name, "rb") as file:
                 return file.read(MAX_BYTES + 1)
         except OSError as error:
@@ -111,7 +118,7 @@ def folder_items(folder: Path, classes: list[str], root: int) -> Iterator[Item]:
                 if not file.startswith("."):
                     full = Path(path, file)
                     relative = full.relative_to(folder).as_posix()
-                    yield Item(relative, label, (root, relative, full.stat().st_size if full.exists() else 0))
+                    yield Item(printable(relative), label, (root, relative, full.stat().st_size if full.exists() else 0))
 
 
 def choose_share(items: list[Item], classes: int, share: float, seed: int) -> list[Item]:
@@ -157,11 +164,11 @@ def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
         with tarfile.open(path, "r:") as tar:
             for member in _files(tar):
                 if not member.name.endswith(".tar"):
-                    yield member.name, member.offset_data, member.size
+                    yield printable(member.name), member.offset_data, member.size
                     continue
                 with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as inner:
                     for image in _files(inner):
-                        yield f"{member.name}/{image.name}", member.offset_data + image.offset_data, image.size
+                        yield printable(f"{member.name}/{image.name}"), member.offset_data + image.offset_data, image.size
     except OSError as error:
         raise MissingInput(f"{path}: cannot be read: {error.strerror or error}") from None
     except tarfile.TarError as error:
