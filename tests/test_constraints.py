@@ -190,6 +190,14 @@ def test_super_eps_is_ignored_with_a_warning_where_the_program_did():
     assert "first.W0.means" not in weights_after(layers_of(sumWidth=3), params_of("superEps=0.1"))
 
 
+def test_random_channels_are_ignored_with_a_warning_where_the_program_did():
+    layers = layers_of(groups=3, filterChannels=1, randSparse=1)
+    assert "first.conns0" in weights_after(layers, params_of())
+    layers = layers.replace("randSparse=1", "randSparse=1\nsumWidth=3")
+    assert [text.partition("] ")[2] for text in parse_config(layers, params_of()).warnings] == ["randSparse: ignored, as by cuda-convnet2"]
+    assert "first.conns0" not in weights_after(layers, params_of())
+
+
 @pytest.mark.parametrize(("keys", "expected"), [
     ("wball=-1", "params.cfg:7: [first] wball=-1: expected 0 or more"),
     ("wball=1,2", "params.cfg:7: [first] wball: 2 values for 1 input, expected one for each, or one for all"),

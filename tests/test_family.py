@@ -80,6 +80,43 @@ def test_a_pair_of_the_family_means_what_it_meant(name, capsys):
     assert len(facts["warnings"]) == len(warnings) and all(re.search(*pair) for pair in zip(warnings, facts["warnings"], strict=True)), facts["warnings"]
 
 
+def halves(text: str) -> str:
+    """Every section in two places: keys and, after all others, the rest of them."""
+    first, second = [], []
+    for section in re.split(r"(?m)^(?=\[)", text):
+        lines = section.splitlines()
+        middle = len(lines) // 2 if lines and lines[0].startswith("[") and lines[0] != "[DEFAULT]" else len(lines)
+        first += lines[:middle]
+        second += [lines[0], *lines[middle:]] if middle < len(lines) else []
+    return "\n".join([*first, *second])
+
+
+RESPELLED = {
+    "DOS line ends": lambda text: text.replace("\r\n", "\n").replace("\n", "\r\n"),
+    "blanks around =": lambda text: re.sub(r"(?m)^(\w+) *[=:]", r"\1 \t = \t", text),
+    "colons": lambda text: re.sub(r"(?m)^(\w+) *=", r"\1: ", text),
+    "capitals": lambda text: re.sub(r"(?m)^(\w+) *(?==)", lambda key: key[0].upper(), text),
+    "comments": lambda text: re.sub(r"(?m)^(\w+ *[=:][^;\r\n]*)$", "\\1 ; was 0.01\n# x=1\n; [y]\nrem z\n", text),
+    "a byte order mark, blanks at the ends": lambda text: "\ufeff" + re.sub(r"(?m)(?<=.)$", " \t", text.replace("\r", "")),
+    "sections in two places": halves,
+    "a second copy of the file": lambda text: f"{text}\n{text}",
+}
+
+
+@pytest.mark.parametrize("how", RESPELLED)
+@pytest.mark.parametrize("name", ["gradients-2011", "columns-2012", "norms-2010", "data-2014"])
+def test_a_pair_respelled_means_the_same(name, how, capsys, tmp_path):
+    found = []
+    for change in (str, RESPELLED[how]):
+        for file, written in zip(files(name), (tmp_path / "layers.cfg", tmp_path / "params.cfg"), strict=True):
+            written.write_bytes(change(Path(file).read_text()).encode())
+        words = [str(tmp_path / "layers.cfg"), str(tmp_path / "params.cfg"), "--data-provider", f"dummy:3x32x32:{PAIRS[name][0]}", "--epochs", "90", "--json"]
+        facts = json.loads(run(check, words, capsys)[0])
+        found.append((facts["layers"], facts["totals"], facts["memory"], facts["dialect"], [text.partition("] ")[2] for text in facts["warnings"]]))
+    assert found[0][:4] == found[1][:4]
+    assert sorted(map(str.lower, found[0][4])) == sorted(map(str.lower, found[1][4]))
+
+
 @pytest.mark.parametrize(("name", "backend"), [*((name, "host") for name in PAIRS), *((name, "simt") for name in ("columns-2012", "tree-2012", "tags-2012", "hybrid-2014"))])
 def test_a_pair_of_the_family_trains_a_step(name, backend, capsys):
     """Without the number of classes too, which the net tells, but for a tree's."""
