@@ -56,6 +56,7 @@ void AsyncCopies::wait(std::size_t groups_left, AsyncLanding landing) {
 
 void async_copy(void* shared, const void* global, unsigned bytes, int source_bytes, Site site) {
   const checkers::Quiet quiet;
+  const checkers::CalledFrom kernel(__builtin_return_address(0));
   Block& block = *current_thread->block;
   block.check_shared(shared, bytes, bytes, "cp.async", site);
   const auto refuse = [&](const std::string& why) {
@@ -69,6 +70,9 @@ void async_copy(void* shared, const void* global, unsigned bytes, int source_byt
     refuse("the source is not at a multiple of " + std::to_string(bytes) + " bytes");
   }
   if (block.is_shared(global, 1)) refuse("the source is shared memory");
+  if (SIMT_ASAN) {  // here, with the line of the copy, and not of the wait
+    for (int i = 0; i < source_bytes; ++i) (void)static_cast<const volatile char*>(global)[i];
+  }
   block.async_copies().issue({shared, global, bytes, static_cast<unsigned>(source_bytes), site},
                              block.async_landing());
 }
@@ -80,13 +84,17 @@ void async_commit() {
 
 void async_wait(std::size_t groups_left) {
   const checkers::Quiet quiet;
+  const checkers::CalledFrom kernel(__builtin_return_address(0));
   Block& block = *current_thread->block;
   block.async_copies().wait(groups_left, block.async_landing());
 }
 
 void async_wait_all() {
-  async_commit();
-  async_wait(0);
+  const checkers::Quiet quiet;
+  const checkers::CalledFrom kernel(__builtin_return_address(0));
+  Block& block = *current_thread->block;
+  block.async_copies().commit();
+  block.async_copies().wait(0, block.async_landing());
 }
 
 }  // namespace simt

@@ -21,6 +21,8 @@ extern "C" void __tsan_ignore_thread_begin();
 extern "C" void __tsan_ignore_thread_end();
 extern "C" void __tsan_read_range(void*, unsigned long);
 extern "C" void __tsan_write_range(void*, unsigned long);
+extern "C" void __tsan_func_entry(void*);
+extern "C" void __tsan_func_exit();
 #undef SIMT_RACE
 #define SIMT_RACE 1
 #else
@@ -41,6 +43,8 @@ inline void acquire(void* token) { __tsan_acquire(token); }
 // What an instruction of the running thread does to memory; loud.
 inline void reads(const void* p, size_t bytes) { __tsan_read_range(const_cast<void*>(p), bytes); }
 inline void writes(void* p, size_t bytes) { __tsan_write_range(p, bytes); }
+inline void enter(void* caller) { __tsan_func_entry(caller); }
+inline void leave() { __tsan_func_exit(); }
 #else
 inline void begin_quiet() {}
 inline void end_quiet() {}
@@ -48,6 +52,8 @@ inline void release(void*) {}
 inline void acquire(void*) {}
 inline void reads(const void*, size_t) {}
 inline void writes(void*, size_t) {}
+inline void enter(void*) {}
+inline void leave() {}
 #endif
 
 struct Quiet {
@@ -59,6 +65,14 @@ struct Loud {
   Loud() { end_quiet(); }
   ~Loud() { begin_quiet(); }
   Loud(const Loud&) = delete;
+};
+
+// That the runtime was called from there, by code whose returns ThreadSanitizer knows: or a report has no line of the
+// kernel for what the runtime does in its name.
+struct CalledFrom {
+  explicit CalledFrom(void* caller) { enter(caller); }
+  ~CalledFrom() { leave(); }
+  CalledFrom(const CalledFrom&) = delete;
 };
 
 // Memory that no one may touch, and memory that one may again.

@@ -100,6 +100,7 @@ void load_matrices(unsigned* registers, int matrices, bool transposed, const voi
   if (static_cast<int>(current_thread->lane) < 8 * matrices) {
     block.check_shared(row, sizeof own, sizeof own, kind.name, site);
     {
+      const checkers::CalledFrom kernel(__builtin_return_address(0));
       const checkers::Loud loud;
       checkers::reads(row, sizeof own);
     }
