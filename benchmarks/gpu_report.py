@@ -1,53 +1,134 @@
-"""Everything that only a GPU can tell, into one folder: the tests and the convolution benchmark on `cuda`.
+"""Everything that only a GPU can tell, in stages, into benchmarks/results/DEVICE/.
 
-    python benchmarks/gpu_report.py [FOLDER]
+    python benchmarks/gpu_report.py                        # all stages that are not finished yet
+    python benchmarks/gpu_report.py --budget 540           # begins none that might not end within 9 minutes from now
+    python benchmarks/gpu_report.py --list                 # the stages, and what is known of each
+    python benchmarks/gpu_report.py --stages 'check' --again
 
-Writes tests.json, conv.json and machine.json as it goes, so that what was measured before a cut is there.
+Each stage has a time limit and is recorded as it ends (report.json; what it printed is in STAGE.txt), so the next call
+goes on where one was cut off. A stage that has passed or failed is not run again unless a source file has changed
+since. Needs nvcc, and no network where this Python has what the build and the tests import; elsewhere ./go fetches it.
+Exits with 1 if a stage fails, and with 3 if not all are finished.
 """
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
+import dataclasses
+import importlib.util
+import os
+import re
+import shlex
 import sys
-import time
 from pathlib import Path
 
-from environment import run_through_go
+from environment import ROOT, device_folder, gpu
+from stages import Report, Stage, source_hash
 
-ROOT = Path(__file__).parent.parent
-
-
-def run(name: str, command: list[str], folder: Path) -> int:
-    """Runs a command of the checkout; its output goes to NAME.txt and what came of it to NAME.json."""
-    start = time.time()
-    with open(folder / f"{name}.txt", "w") as output:
-        code = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT).returncode
-    lines = (folder / f"{name}.txt").read_text().splitlines()
-    report = {"command": command, "exit": code, "seconds": round(time.time() - start, 1), "last_line": lines[-1] if lines else ""}
-    (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(f"{name}: {report['last_line']} ({report['seconds']} s)", flush=True)
-    return code
+RESULTS = ROOT / "benchmarks" / "results"
+NEEDED = ("scikit_build_core", "pybind11", "numpy", "PIL", "tqdm", "pytest")  # to build and to test
+UNFINISHED = 3
 
 
-def main() -> None:
+def environment(peer: bool) -> tuple[list[str], list[str]]:
+    """The command that builds, and how a Python that has what was built is called."""
+    wanted = NEEDED + (("torch",) if peer else ())
+    if all(importlib.util.find_spec(module) for module in wanted):
+        options = ["--no-index", "--no-deps", "--no-build-isolation", "--quiet", "--config-settings=build-dir=build/gpu_report"]
+        return [sys.executable, "-m", "pip", "install", *options, "--editable", "."], [sys.executable]
+    go = [sys.executable, "go", "--with", "torch,sass" if peer else "sass"]
+    return [*go, "convnet-info"], [*go, "python"]
+
+
+def stages(folder: Path, images: int, peer: bool) -> list[Stage]:
+    """In the order in which they are run: what says that the kernels are right comes before how fast they are.
+
+    They are run in the checkout, from where the paths are: what is stored names no path of the machine.
+    """
+    build, python = environment(peer)
+    against = ["--peer", "torch"] if peer else []
+
+    def stage(name: str, limit: float, *arguments: object) -> Stage:
+        return Stage(name, [*python, *map(str, arguments)], limit, after="build")
+
+    def train(model: str, *mappings: str) -> Stage:
+        return stage(f"train-{model}", 420, "benchmarks/train_throughput.py", f"convnet/models/{model}", "--data", "dummy:3x224x224", "--mini", images,
+                     "--backend", "cuda", "--map", *mappings, *against, "--json", folder / f"train-{model}.json")
+
+    return [
+        Stage("build", build, 480, always=True),
+        stage("machine", 60, "-m", "convnet.cli.info", "--json"),
+        stage("test-ops", 300, "-m", "pytest", "-q", "tests/test_ops.py", "-k", "cuda"),
+        stage("test-rest", 480, "-m", "pytest", "-q", "--ignore=tests/test_ops.py", "-k", "cuda"),
+        stage("ptx", 180, "tests/ptx/conformance.py", "--json", folder / "ptx.json"),
+        *(stage(tool, 300, "benchmarks/sanitize.py", tool) for tool in ("memcheck", "racecheck", "initcheck", "synccheck")),
+        stage("sass", 240, "benchmarks/sass_report.py", "--json", folder / "sass.json"),
+        stage("conv", 300, "benchmarks/conv_throughput.py", "--backend", "cuda", "--images", images, *against, "--json", folder / "conv.json"),
+        train("alexnet", "1x1", "2x1"),  # both columns on one GPU, as one device and as two
+        train("alexnet-one-gpu", "1x1"),
+    ]
+
+
+def with_limits(planned: list[Stage], limits: list[str]) -> list[Stage]:
+    """STAGE=SECONDS, or SECONDS for all."""
+    for text in limits:
+        name, _, seconds = text.rpartition("=")
+        if name and name not in [stage.name for stage in planned]:
+            sys.exit(f"gpu_report: --limit {text}: no such stage; there are {', '.join(stage.name for stage in planned)}")
+        if not re.fullmatch(r"\d+(\.\d+)?", seconds):
+            sys.exit(f"gpu_report: --limit {text}: expected STAGE=SECONDS, or SECONDS")
+        planned = [dataclasses.replace(stage, limit=float(seconds)) if name in ("", stage.name) else stage for stage in planned]
+    return planned
+
+
+def print_list(report: Report, planned: list[Stage]) -> None:
+    for stage in planned:
+        record = report.stages.get(stage.name, {})
+        seconds = f"{record['seconds']:.0f} s" if "seconds" in record else ""
+        print(f"{stage.name:24} {report.state(stage) or 'not begun':12} {seconds:>6} of {stage.limit:.0f} s  {record.get('last_line', '')}")
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "benchmarks" / "results" / time.strftime("gpu-%Y-%m-%d"))
-    parser.add_argument("--images", default="128", help="minibatch of the benchmark (default 128)")
-    parser.add_argument("--peer", choices=("torch",), help="compare with PyTorch in the same run")
-    arguments = parser.parse_args()
+    parser.add_argument("--stages", default="", metavar="PATTERN", help="only those whose name matches this regular expression")
+    parser.add_argument("--again", action="store_true", help="finished ones too")
+    parser.add_argument("--budget", type=float, default=float("inf"), metavar="SECONDS", help="of this call: no stage begins whose limit is beyond it")
+    parser.add_argument("--limit", action="append", default=[], metavar="[STAGE=]SECONDS", help="another time limit for a stage, or for all; may be repeated")
+    parser.add_argument("--images", type=int, default=128, metavar="N", help="minibatch of the benchmarks (128)")
+    parser.add_argument("--no-peer", dest="peer", action="store_false", help="without PyTorch")
+    parser.add_argument("--list", action="store_true", help="print the stages and their states")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where DEVICE/ is made (benchmarks/results)")
+    return parser.parse_args()
 
-    run_through_go(*([arguments.peer] if arguments.peer else []))
-    from convnet.backends import cuda_problem
-    if problem := cuda_problem():
-        sys.exit(f"gpu_report: {problem}")
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    run("machine", [sys.executable, "-m", "convnet.cli.info", "--json"], arguments.folder)
-    failed = run("tests", [sys.executable, "-m", "pytest", "-q", "-k", "cuda"], arguments.folder)
-    bench = [sys.executable, "benchmarks/conv_throughput.py", "--backend", "cuda", "--images", arguments.images, "--json", str(arguments.folder / "conv-times.json")]
-    failed |= run("conv", bench + (["--peer", arguments.peer] if arguments.peer else []), arguments.folder)
-    sys.exit(failed)
+
+def main() -> int:
+    arguments = parse_arguments()
+    device = gpu()
+    if not (device or arguments.list or arguments.dry_run):
+        sys.exit("gpu_report: no GPU here (nvidia-smi does not name one). --dry-run prints what would be run where there is one")
+    folder = Path(os.path.relpath(arguments.results, ROOT)) / (device_folder(device["name"]) if device else "no-gpu")
+    planned = with_limits(stages(folder, arguments.images, arguments.peer), arguments.limit)
+    chosen = [stage for stage in planned if re.search(arguments.stages, stage.name)]
+    if not chosen:
+        sys.exit(f"gpu_report: --stages {arguments.stages}: no such stage; there are {', '.join(stage.name for stage in planned)}")
+    report = Report(ROOT / folder, source_hash())
+    if not device:
+        print("no GPU here (nvidia-smi does not name one)")
+    if arguments.dry_run:
+        for stage in chosen:
+            print(f"{stage.name} (at most {stage.limit:.0f} s): {shlex.join(stage.command)}")
+        return 0
+    if arguments.list:
+        print_list(report, chosen)
+        return 0
+    os.environ.setdefault("CONVNET_CUDA", "require")  # of the build: without _cuda there is nothing to do here
+    chosen = [stage for stage in planned if stage in chosen or stage.always]
+    finished = report.run(chosen, arguments.again, arguments.budget)
+    failed = [stage.name for stage in chosen if report.state(stage) not in ("passed", "")]
+    print(f"{len(chosen)} stages, {len([s for s in chosen if report.state(s) == 'passed'])} passed" + (f", not so {', '.join(failed)}" if failed else ""))
+    print(f"{folder}; python benchmarks/results_table.py --write puts it into README.md")
+    return (1 if failed else 0) if finished else UNFINISHED
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
