@@ -78,6 +78,15 @@ def test_a_layer_computes_the_same_on_another_device(kind, backend):
         assert all((gradients[name] == gradient).all() for name, gradient in found[0][1].items())
 
 
+@BACKENDS
+@pytest.mark.parametrize("kind", [kind for kind in NEEDED if LAYERS[kind].has_gradient and kind not in ("cnorm", "eltmax")])
+def test_gradients_of_every_type_agree_with_differences(kind, backend):
+    """Those of cnorm, which holds the means constant, and of eltmax, whose equal inputs get it all, have tests of their own."""
+    inputs = "conv1,data" if kind in ("concat", "pass", "eltsum") else "conv1"
+    tree = TREE if kind == "treefc" else None
+    assert gradients_are_right(*around(keys_of(kind), inputs, **OWN.get(kind, {})), backend, class_tree=tree)
+
+
 @pytest.mark.parametrize("kind", PIXELS_REQUIRED)
 def test_channels_are_checked(kind):
     assert Graph(parse_config(*around(keys_of(kind, "channels=3"), "data", **OWN.get(kind, {}))).layers, SHAPES)

@@ -41,9 +41,10 @@ class FilterLayer(WeightLayer):
 
     def check(self) -> None:
         super().check()
-        if self.dialect == "V2" and any(self.rand_sparse):
-            self.warnings.append(("rand_sparse", "ignored, as by cuda-convnet2"))
-            self.rand_sparse = (False,) * len(self.inputs)
+        if self.dialect == "V2":
+            if any(self.rand_sparse):
+                self.warnings.append(("rand_sparse", "ignored, as by cuda-convnet2"))
+            self.rand_sparse, self.filter_channels = (False,) * len(self.inputs), ()
         if self.function("init_c_func", ()) and not any(self.rand_sparse):
             self.warnings.append(("init_c_func", "ignored without randSparse=1"))
         for sparse, groups in zip(self.rand_sparse, self.groups, strict=True):
