@@ -137,6 +137,11 @@ def choose_backend(name: str = "auto") -> str:
     return name
 
 
+def cores() -> int:
+    """How many this process may use: fewer than there are under `taskset` and in containers."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Device:
     """A memory and a queue. `index` is the number that configs use, `physical` the GPU's."""
 
@@ -146,7 +151,7 @@ class Device:
         self.ops = load_module(backend)
         self.backend, self.index, self.physical = backend.split("_")[0], index, physical
         self.device = physical  # `device` and `handle` are what a stream is to the ops
-        threads = threads or os.cpu_count() or 1
+        threads = threads or cores()
         self.handle = self.ops.stream_create(physical, threads)
         self._buffers: list[int] = []
         self._events: list[int] = []

@@ -1,14 +1,13 @@
 """A trained net by itself: convnet.load(CHECKPOINT), then predict and look inside."""
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 
 from . import checkpoint
-from .backends import Device, choose_backend, load_module
+from .backends import Device, choose_backend, cores, load_module
 from .cfgfile import suggest
 from .config import parse_config
 from .errors import DataError, MissingInput
@@ -131,5 +130,5 @@ class TrainedNet:
 def open_devices(backend: str, indices: list[int]) -> dict[int, Device]:
     """A device for each number that a config uses: the GPU of that number, as far as there are so many, or a share of the cores."""
     there = load_module(backend).device_count() if backend == "cuda" else len(indices)
-    threads = max(1, (os.cpu_count() or 1) // len(indices))
+    threads = max(1, cores() // len(indices))
     return {index: Device(backend, index, index % there, threads) for index in indices}

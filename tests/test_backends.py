@@ -1,6 +1,10 @@
 """Devices: queues, events, memory, and which backend is taken."""
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -96,3 +100,9 @@ def test_the_loop_is_run_once_for_every_task_by_any_number_of_threads():
             device.upload(x, np.ones(x.shape))
             device.ops.scaled_copy(device, x, x.adding(), factor=1.0)
             assert (device.download(x) == 2).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no masks of cores")
+def test_threads_are_as_many_as_the_cores_that_the_process_may_use():
+    program = "import os, convnet.backends as b; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(b.cores())"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "1\n"

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__, checkpoint
-from ..backends import Device, choose_backend, host_isa, load_module
+from ..backends import Device, choose_backend, cores, host_isa, load_module
 from ..cfgfile import read_text
 from ..config import Config, parse_config, read_config
 from ..data import (
@@ -404,7 +404,7 @@ def open_devices(stack: contextlib.ExitStack, graph: Graph, backend: str, option
         for number in physical.values():
             if number >= there:
                 raise NoSuchDevice(f"--gpu: there is no GPU {number}; this machine has {', '.join(map(str, range(there)))}")
-    threads = max(1, (os.cpu_count() or 1) // len(set(physical.values())))
+    threads = max(1, cores() // len(set(physical.values())))
     return {index: stack.enter_context(Device(backend, index, physical[index], threads)) for index in used}
 
 
