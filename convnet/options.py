@@ -32,7 +32,7 @@ class Options:
     """Every option, with its default. An option `--data-path` is the field data_path."""
 
     data_path: str | None = option(None, "folder of the data batches", kind="path", metavar="DIR")
-    data_provider: str | None = option(None, "cifar, cifar-cropped, dummy:CxHxW[:CLASSES] or dummy-lr-D; default: cifar when --data-path is given")
+    data_provider: str | None = option(None, "image or cifar (the batches in --data-path, the default), cifar-cropped (with a border of 4), dummy:CxHxW[:CLASSES] or dummy-lr-D")
     data_in_memory: bool = option(False, "keep the batches in memory once they are read, as pixels", kind="flag")
     loader_threads: int | None = option(None, "threads that decode images, while the net trains on those before; 0: none, nothing is read ahead; default: half of the cores, "
                                               "at most 8", kind="int", metavar="N")

@@ -108,6 +108,20 @@ def test_noise_is_as_strong_as_asked_for():
     assert abs(np.cov(normals) - np.eye(4)).max() < 0.05 and abs(normals.mean(axis=1)).max() < 0.03
 
 
+def test_an_odd_border_is_one_wider_right_and_below():
+    provider = open_provider("cifar", DIGITS, inner_size=5)
+    whole = open_provider("cifar", DIGITS)
+    assert provider.shapes[0] == (1, 5, 5) and provider.crop_border == 1 and provider.stored == (1, 8, 8)
+    assert np.array_equal(provider.mean, whole.mean[:, 1:6, 1:6])
+
+
+def test_training_on_an_odd_border_sees_the_mean_of_the_centre(place):
+    costs = logprobs(place.train("--inner-size", "5", "--save-path", "odd"))
+    assert costs[-1] < costs[0]
+    assert contents("odd")[1]["data.mean"].shape == (1, 5, 5)
+    assert "batch 6: logprob: " in place.resume("odd", "--test-only")
+
+
 # ---- principal components -------------------------------------------------------------------------------
 
 
@@ -144,6 +158,14 @@ def test_components_of_batches_are_those_of_their_pixels():
     assert pca.shape == (1, 1) and pca[0, 0] == pytest.approx(pixels.std())
 
 
+def test_floats_are_not_cropped(place, tmp_path):
+    pixels = RNG.random((64, 20)).astype(np.float32)
+    np.savez(tmp_path / "batches.meta.npz", num_vis=64, label_names=[str(label) for label in range(10)])
+    np.savez(tmp_path / "data_batch_1.npz", data=pixels, labels=np.zeros(20, int))
+    place.train("--data-path", str(tmp_path), "--train-range", "1", "--test-range", "1", "--crop-border", "1", code=2)
+    assert "--crop-border, --inner-size: only images of uint8 pixels are cropped; those of cifar are float32" in place.told
+
+
 # ---- convnet-train ------------------------------------------------------------------------------------------
 
 
@@ -165,6 +187,7 @@ def test_a_resumed_run_with_colour_noise_has_the_bits_of_one_left_alone(place):
     "rule": (["--color-noise", "0.1", "--noise-rule", "caffe"], "--noise-rule caffe: expected program or paper"),
     "images": (["--images-per-crop", "0"], "--images-per-crop 0: expected 1 or more"),
     "values": (["--data-provider", "dummy-lr-64", "--color-noise", "0.1"], "--color-noise: only images of uint8 pixels have colours; those of dummy-lr-64 are float32"),
+    "no crops of values": (["--data-provider", "dummy-lr-64", "--inner-size", "6"], "--inner-size: dummy-lr-64 has values, not pixels; leave it out"),
     "channels": (["--data-provider", "dummy:5x8x8", "--color-noise", "0.1"], "the images of dummy:5x8x8 have 5 channels, expected at most 4"),
 }.values())  # fmt: skip
 def test_what_augmentation_cannot_be_is_told(place, words, told):

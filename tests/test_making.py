@@ -238,6 +238,7 @@ def test_names_that_are_no_text_do_no_harm(run, tmp_path):
     "no classes": (["folder", "photographs/lime/some", "out"], 65, "no folders in it"),
     "size": (["folder", "photographs", "out", "--size", "4"], 2, "--size 4: expected 8 to 4096"),
     "quality": (["folder", "photographs", "out", "--quality", "0"], 2, "--quality 0: expected 1 to 100"),
+    "target within the source": (["folder", "photographs", "photographs/batches"], 2, "photographs/batches: lies in photographs, whose folders are classes"),
     "share": (["folder", "photographs", "out", "--validation-share", "1"], 2, "invalid share value: '1'"),
     "no command": ([], 2, "COMMAND"),
     "check nothing": (["check", "photographs"], 66, "no data_batch_1"),

@@ -262,7 +262,7 @@ def test_the_side_of_the_crops(place):
     place.train("--save-path", "side", "--inner-size=6", "--max-steps", "3")
     assert_same_bits("border", "side")
     place.run("-f", "side", "--max-steps", "3", files=False)
-    for words, message in ((["--inner-size=5"], "--inner-size 5: the images of cifar are 8 x 8, expected squares and a side of 8 less an even number"),
+    for words, message in ((["--inner-size=9"], "--inner-size 9: the images of cifar are 8 x 8, expected 1 to 8"),
                            (["--inner-size=6", "--crop-border=1"], "--inner-size 6: expected no --crop-border beside it")):
         place.train(*words, code=2)
         assert message in place.told

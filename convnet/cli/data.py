@@ -103,6 +103,9 @@ def open_source(words: argparse.Namespace, settings: Settings) -> Source:
         return Path(text).expanduser() if text else None
 
     if words.command == "folder":
+        for folder in filter(None, (path(words.source), path(words.validation))):
+            if folder.resolve() in (target := path(words.target).resolve(), *target.parents):
+                raise CommandLineError(f"{words.target}: lies in {folder}, whose folders are classes; expected a folder elsewhere")
         return FolderSource(path(words.source), path(words.validation), words.validation_share, settings.seed)
     if words.command == "ilsvrc":
         return IlsvrcSource(*(path(getattr(words, name)) for name in ("devkit", "train", "validation", "test", "test_truth")))

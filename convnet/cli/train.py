@@ -302,6 +302,8 @@ def data_spec(provider: Provider, first: Batch, options: Options, tensors: dict[
         mean = provider.mean  # again
     if mean is None and dtype == "uint8":
         mean = mean_of(provider, options.train_range)
+    if provider.shapes[0] != provider.stored and dtype != "uint8":
+        raise CommandLineError(f"--crop-border, --inner-size: only images of uint8 pixels are cropped; those of {provider.name} are {dtype}")
     if options.color_noise and dtype != "uint8":
         raise CommandLineError(f"--color-noise: only images of uint8 pixels have colours; those of {provider.name} are {dtype}")
     if options.color_noise and provider.stored[0] > MOST_COLORS:

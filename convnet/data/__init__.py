@@ -70,11 +70,8 @@ def open_provider(
     threads      that decode images, and read ahead (see Provider); None: half of the cores
     in_memory    whether batches are kept once they are read
     """
-    if inner_size:
-        whole = open_provider(name, data_path, crop_border=0, net_classes=net_classes or 1, label_kind=label_kind)
-        crop_border = whole.border_around(inner_size)
-    if crop_border is None:
-        crop_border = DEFAULT_CROP_BORDER.get(name, 0)
+    if crop_border is None or inner_size is not None:
+        crop_border = 0 if inner_size is not None else DEFAULT_CROP_BORDER.get(name, 0)
     common = {"crop_border": crop_border, "net_classes": net_classes, "label_kind": label_kind}
     provider: Provider
     if name in ("cifar", "cifar-cropped", "image"):
@@ -89,6 +86,8 @@ def open_provider(
             f"--data-provider: found {name!r}, expected cifar, cifar-cropped, image, dummy:CxHxW[:CLASSES] "
             "or dummy-lr-D"
         )
+    if inner_size is not None:
+        provider.crop_to(inner_size)
     if threads is not None:
         provider.threads = threads
     return InMemory(provider) if in_memory else provider

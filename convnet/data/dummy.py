@@ -55,6 +55,11 @@ class DummyProvider(Provider):
         self.seed = seed
         self.images = images or IMAGES
 
+    def crop_to(self, side: int) -> None:
+        if self.dtype == np.float32:
+            raise CommandLineError(f"--inner-size: {self.name} has values, not pixels; leave it out")
+        super().crop_to(side)
+
     def read(self, number: int) -> Batch:
         if number < 0:
             raise MissingInput(f"{self.name}: batch {number}, expected a number from 0")

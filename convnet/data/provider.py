@@ -21,7 +21,7 @@ class Provider:
     stored       (channels, height, width) of the pixels in a Batch
     shapes       (channels, height, width) per dataIdx as the net sees them, after cropping
     crop_border  pixels cropped off each side by the op `image`, at random in training and in the
-                 centre in testing; a Batch keeps them
+                 centre in testing; a Batch keeps them. `crop_to` says it by what is left
     classes      how many, None when nobody said
     class_names  their names, [] when they have none
     mean         float32 (channels, height, width) of the cropped size, the centre of the stored
@@ -75,23 +75,21 @@ class Provider:
         self.label_kind = label_kind
         vector = (classes or 0, 1, 1)
         self.shapes = (inner, *{"index": [(1, 1, 1)], "vector": [vector], "both": [(1, 1, 1), vector]}[label_kind])
-        self.mean = None
-        if mean is not None:
-            self.mean = _centre(mean.reshape(stored), crop_border)
+        self.stored_mean = None if mean is None else mean.reshape(stored)
+        self.mean = None if mean is None else _centre(self.stored_mean, inner)
 
     def read(self, number: int) -> Batch:
         """The batch; DataError where it is corrupt, MissingInput where there is none."""
         raise NotImplementedError
 
-    def border_around(self, side: int) -> int:
-        """The --crop-border of crops that are squares of that side."""
-        _, height, width = self.stored
-        if height != width or (height - side) % 2 or not 0 < side <= height:
-            raise CommandLineError(
-                f"--inner-size {side}: the images of {self.name} are {height} x {width}, expected squares and a side of "
-                f"{height} less an even number"
-            )
-        return (height - side) // 2
+    def crop_to(self, side: int) -> None:
+        """Has the net see squares of that side, as --inner-size says; of an odd border the larger part is right and below."""
+        channels, height, width = self.stored
+        if not 0 < side <= min(height, width):
+            raise CommandLineError(f"--inner-size {side}: the images of {self.name} are {height} x {width}, expected 1 to {min(height, width)}")
+        self.crop_border = (height - side) // 2
+        self.shapes = ((channels, side, side), *self.shapes[1:])
+        self.mean = None if self.stored_mean is None else _centre(self.stored_mean, self.shapes[0])
 
     def label_arrays(self, labels: np.ndarray | None, vectors: np.ndarray | None = None) -> list[np.ndarray]:
         """Labels (images,) in the forms that the net reads: (1 or classes, 1, 1, images) float32.
@@ -121,14 +119,13 @@ def mean_of(provider: Provider, numbers: Iterable[int]) -> np.ndarray:
         exact = np.int64 if pixels.dtype.kind == "u" else np.float64
         total = total + pixels.sum(axis=-1, dtype=exact)
         images += pixels.shape[-1]
-    return _centre(total / images, provider.crop_border)
+    return _centre(total / images, provider.shapes[0])
 
 
-def _centre(image: np.ndarray, border: int) -> np.ndarray:
-    """(channels, height, width) without the border, as contiguous float32."""
-    _, height, width = image.shape
-    inner = image[:, border : height - border, border : width - border]
-    return np.ascontiguousarray(inner, np.float32)
+def _centre(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """The part of that shape in the middle of (channels, height, width), as contiguous float32."""
+    top, left = (image.shape[1] - shape[1]) // 2, (image.shape[2] - shape[2]) // 2
+    return np.ascontiguousarray(image[:, top : top + shape[1], left : left + shape[2]], np.float32)
 
 
 def square_shape(values: int) -> tuple[int, int, int] | None:
