@@ -70,10 +70,11 @@ def build_simt(folder: Path) -> Path:
     return library
 
 
-def build_cuda(folder: Path, architecture: str) -> Path:
-    """The library for one GPU."""
+def build_cuda(folder: Path, *architectures: str) -> Path:
+    """The library for GPUs of these architectures, as "90a"."""
     library = folder / "libptx_cuda.so"
-    command = [nvcc(), *CUDA_FLAGS.split(), f"-arch=sm_{architecture}", f"-I{KERNELS}", "-shared"]
+    command = [nvcc(), *CUDA_FLAGS.split(), f"-I{KERNELS}", "-shared"]
+    command += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
     command += ["-cudart=static", "-Xcompiler=-fPIC,-fvisibility=hidden", *SOURCES, "-o", library]
     subprocess.run(command, check=True)
     return library

@@ -143,14 +143,19 @@ def gathered(elements: np.ndarray, place, shape: tuple[int, int]) -> np.ndarray:
     return matrix
 
 
+def counted(values: np.ndarray) -> np.ndarray:
+    """Magnitudes, those of denormals raised to the smallest normal one."""
+    return np.where(values == 0, 0, np.maximum(np.abs(values), 2.0**-126))
+
+
 def mma(form: str, a: np.ndarray, b: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The sums in float64, as fragments (warps, 32, 4), and how far off the hardware's may be.
 
     The manual promises exact products and sums of float32's precision or better, in any order. What has been published
     of NVIDIA's tensor cores (Fasi, Higham, Mikaitis, Pranesh 2021) is coarser: several terms are shifted to the largest
     one's exponent and cut off there, 23 bits below it or further. A product's exponent is the sum of those of its
-    factors, so that unit is up to 2^-22 of the largest term. With at most 2*depth such cuts, the sum of a group being
-    a term of the next:
+    factors, so that unit is up to 2^-22 of the largest term, where a denormal counts as 2^-126, whose exponent it has.
+    With at most 2*depth such cuts, the sum of a group being a term of the next:
       |error| <= 2 * depth * (2^-22 * sum of |terms| + 2^-149)
     """
     depth, elements, place_of_a, place_of_b = FORMS[form]
@@ -163,7 +168,7 @@ def mma(form: str, a: np.ndarray, b: np.ndarray, sums: np.ndarray) -> tuple[np.n
         with np.errstate(invalid="ignore"):
             terms = matrix_a[:, :, None] * matrix_b[None, :, :]
             total = start + terms.sum(axis=1)
-            size = np.abs(start) + np.abs(terms).sum(axis=1)
+            size = counted(start) + (counted(matrix_a)[:, :, None] * counted(matrix_b)).sum(axis=1)
         for lane in LANES:
             for i in range(4):
                 exact[warp, lane, i] = total[place_of_sum(lane, i)]
