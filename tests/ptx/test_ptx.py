@@ -103,7 +103,7 @@ def test_rounding_to_tf32_by_the_manual_is_to_nearest_with_ties_away():
 
 
 @pytest.mark.skipif(not ptx_kernels.gpu(), reason="no GPU: the emulation stays unconfirmed")
-def test_gpu_does_what_the_emulation_does(simt, tmp_path):
+def test_cuda_does_what_the_emulation_does(simt, tmp_path):
     cuda = ptx_kernels.Library(ptx_kernels.build_cuda(tmp_path, ptx_kernels.gpu()))
     found = conformance.report(simt, cuda)
     verdicts = {instruction: found[instruction]["verdict"] for instruction in found}
