@@ -24,6 +24,8 @@ import occupancy
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = ROOT / "src" / "kernels"
 FLAGS = ["-std=c++20", "-O3", "-lineinfo"]  # as CMakeLists.txt has them
+GLOBAL_LOADS = ("LDG", "LDGSTS", "LD")  # LDGSTS: cp.async; LD and ST: the compiler does not know that the memory is global
+GLOBAL_STORES = ("STG", "ST")
 MULTIPLY_ADDS = {"FFMA", "FFMA2", "DFMA", "HMMA", "HGMMA"}  # not HFMA2: it is also how constants are moved
 # Threads of a block where the kernel declares no bounds: the most that a launch can ask for, and what rows_grid() does.
 MOST_THREADS = 1024

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import occupancy
 
-from sass import MULTIPLY_ADDS, Instruction, Kernel, widths
+from sass import GLOBAL_LOADS, GLOBAL_STORES, MULTIPLY_ADDS, Instruction, Kernel, widths
 
 # The products of tile.cuh whose template argument `Vector` says that they move quads of float32.
 TILES = r"^(conv|local)_\w+_kernel<float, Tile<.*>, true>$"
@@ -80,13 +80,13 @@ GATES = (
          "the products of a slice are unrolled, so that the sums stay in registers"),
     Gate("share of multiply-adds in the loop", TILES, lambda k: k.share, "at least", lambda k: SHARES[tile(k)],
          "what the kernels have today, rounded down: the rest of the loop is what keeps them from the peak"),
-    Gate("narrow loads from global memory", TILES, lambda k: narrower(("LDG", "LD"), k.loop), "at most", 0,
+    Gate("narrow loads from global memory", TILES, lambda k: narrower(GLOBAL_LOADS, k.loop), "at most", 0,
          "in the loop each thread fetches quads of 16 bytes"),
-    Gate("loads of 16 bytes from global memory", TILES, lambda k: widths(("LDG",), k.loop)[16], "at least", 2,
+    Gate("loads of 16 bytes from global memory", TILES, lambda k: widths(GLOBAL_LOADS, k.loop)[16], "at least", 2,
          "in the loop each thread fetches its share of both matrices"),
-    Gate("narrow stores to global memory", TILES, lambda k: narrower(("STG", "ST"), k.code), "at most", 0,
+    Gate("narrow stores to global memory", TILES, lambda k: narrower(GLOBAL_STORES, k.code), "at most", 0,
          "each thread stores quads of 16 bytes"),
-    Gate("stores of 16 bytes to global memory", TILES, lambda k: widths(("STG",), k.code)[16], "at least", 1,
+    Gate("stores of 16 bytes to global memory", TILES, lambda k: widths(GLOBAL_STORES, k.code)[16], "at least", 1,
          "each thread stores quads of 16 bytes"),
     Gate("narrow loads from shared memory", TILES, lambda k: narrower(("LDS",), k.loop), "at most", 0,
          "in the loop one load of 16 bytes brings the operands of 16 multiply-adds or more"),

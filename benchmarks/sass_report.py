@@ -21,7 +21,7 @@ from pathlib import Path
 
 from sass_gates import EXCEPTIONS, GATES, failures
 
-from sass import KERNELS, ROOT, Kernel, ToolError, Tools, widths
+from sass import GLOBAL_LOADS, GLOBAL_STORES, KERNELS, ROOT, Kernel, ToolError, Tools, widths
 
 sys.path.insert(0, str(ROOT / "build_backend"))
 from cuda_toolkit import ARCHITECTURES
@@ -65,7 +65,7 @@ def full_table(kernels: list[Kernel]) -> list[list[str]]:
     for k in kernels:
         loop = f"{share(k)} of {len(k.loop)}" if k.loop else "-"
         rows.append([k.name, str(k.registers), str(k.threads or "any"), str(k.shared), str(k.stack), str(k.blocks),
-                     by_width(("LDG", "LD"), k), by_width(("STG", "ST"), k), loop])
+                     by_width(GLOBAL_LOADS, k), by_width(GLOBAL_STORES, k), loop])
     return rows
 
 
@@ -83,7 +83,7 @@ def print_rows(rows: list[list[str]]) -> None:
 
 def record(kernel: Kernel) -> dict:
     """Of the JSON file."""
-    accesses = {name: dict(widths(ops, kernel.code)) for name, ops in (("loads", ("LDG", "LD")), ("stores", ("STG", "ST")))}
+    accesses = {name: dict(widths(ops, kernel.code)) for name, ops in (("loads", GLOBAL_LOADS), ("stores", GLOBAL_STORES))}
     return {"arch": kernel.arch, "name": kernel.name, "registers": kernel.registers, "threads": kernel.threads, "shared": kernel.shared,
             "local": kernel.stack, "local_accesses": kernel.local_accesses, "blocks": kernel.blocks, **accesses,
             "loop": len(kernel.loop), "share": round(kernel.share, 4)}

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 if not (ROOT / "benchmarks").is_dir():
     pytest.skip("these are tests of a checkout", allow_module_level=True)
 
+import environment  # noqa: E402
 import gpu_report  # noqa: E402
 import results_table  # noqa: E402
 import sanitize  # noqa: E402
@@ -54,6 +55,18 @@ def stored(tmp_path):
 @pytest.fixture
 def report(tmp_path):
     return lambda source="one": Report(tmp_path / "results", source)
+
+
+def test_the_device_is_what_nvidia_smi_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.gpu() is None
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!{sys.executable}\nprint('NVIDIA H200, 580.1, 143771 MiB, 345 MHz, 1980 MHz, 3201 MHz, 31, 77.5 W\\nNVIDIA T4, ...')\n")
+    tool.chmod(0o755)
+    device = environment.gpu()
+    assert (device["name"], device["driver_version"], device["clocks.max.sm"], device["power.draw"]) == ("NVIDIA H200", "580.1", "1980 MHz", "77.5 W")
+    tool.write_text(f"#!{sys.executable}\nprint('No devices were found')\nraise SystemExit(6)\n")
+    assert environment.gpu() is None
 
 
 # ---- one stage -----------------------------------------------------------------------------------------------------

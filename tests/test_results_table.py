@@ -44,7 +44,8 @@ def test_readme_has_the_tables_of_the_stored_results():
 
 def test_results_lie_in_the_folder_of_their_device():
     folders = [path for path in results_table.RESULTS.iterdir() if path.is_dir()]
-    assert folders and [path for path in results_table.RESULTS.iterdir() if not path.is_dir()] == []
+    assert folders
+    assert [path.name for path in results_table.RESULTS.iterdir() if not path.is_dir()] == [], "expected DEVICE/FILE: see environment.device_folder"
     for folder in folders:
         for result in results_table.read(folder).values():
             assert device_folder(device_of(result["machine"], result["backend"])) == folder.name
