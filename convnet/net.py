@@ -48,13 +48,15 @@ class DataSpec:
 
 
 class Net:
-    """`devices`: by the numbers that the config uses; `mini`: images of a full minibatch; `allocate`: False where it is only looked at."""
+    """`devices`: by the numbers that the config uses; `mini`: images of a full minibatch; `allocate`: False where it is only looked at;
+    `trains`: False where it only predicts, and has no momenta."""
 
     def __init__(self, config: Config, data: DataSpec, devices: dict[int, Device], seed: int = 1, dtype: str = "float32", mini: int = 128,
-                 conserve_mem: bool = False, allocate: bool = True):
+                 conserve_mem: bool = False, allocate: bool = True, trains: bool = True):
         self.config, self.data, self.devices, self.seed, self.dtype, self.mini, self.conserve_mem = config, data, devices, seed, dtype, mini, conserve_mem
         self.graph = Graph(config.layers, data.shapes, data.class_tree)
         self.rate_slots = self.graph.rate_slots()
+        self.trains = trains
         self.persistent: dict[str, Value] = {}
         self._plans: dict[tuple, Plan] = {}
         self._arenas: dict[int, tuple[int, int]] = {}  # device -> address, bytes
@@ -69,12 +71,12 @@ class Net:
         values: dict[int, list[Value]] = {device: [] for device in self.devices}
         for node in self.graph.nodes:
             for full, weights in node.owned():
-                summed = [f"{full}.sum"] if self.graph.minibatches(node, weights) > 1 else []
+                summed = [f"{full}.sum"] if self.trains and self.graph.minibatches(node, weights) > 1 else []
                 for device in dict.fromkeys(node.devices):
                     for name in (full, *summed):
                         self._keep(f"{name}@{device}", weights.shape, self.dtype, device, values).accumulates = name != full
                 for device, first, last in node.shards(weights.shape):
-                    for name in weights.kept:
+                    for name in weights.kept if self.trains else ():
                         self._keep(f"{full}.{name}@{device}", self.persistent[f"{full}@{device}"].rows(first, last).shape, self.dtype, device, values)
             for name, fixed in node.fixed.items():
                 for device in dict.fromkeys(node.devices):
@@ -174,7 +176,7 @@ class Net:
         for node in graph.nodes:
             for full, weights in node.owned():
                 summed = ("sum",) if graph.minibatches(node, weights) > 1 else ()
-                learned += [full, *(f"{full}.{name}" for name in (*weights.kept, *summed))]
+                learned += [full, *(f"{full}.{name}" for name in (*weights.kept, *summed) if self.trains)]
         return learned + [f"{node.name}.{name}" for node in graph.nodes for name in node.fixed]
 
     def tensors(self) -> dict[str, np.ndarray]:

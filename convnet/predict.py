@@ -73,7 +73,7 @@ class TrainedNet:
         self.views = VIEWS if self.shape != shapes[0] else 1
         data = DataSpec(shapes, stored, tensors.get("data.mean"), header.get("class_tree"))
         self.devices = open_devices(choose_backend(backend), Graph(self.config.layers, shapes, data.class_tree).devices)
-        self.net = Net(self.config, data, self.devices, header["options"]["seed"])
+        self.net = Net(self.config, data, self.devices, header["options"]["seed"], trains=False)
         self.net.load(tensors)
         self.class_names: list[str] = header["class_names"]
         self.probs_layer = self.net.graph.main_cost.inputs[-1].name

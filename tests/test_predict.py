@@ -68,6 +68,14 @@ def test_acts_before_and_after_the_neuron(net, batch):
     assert (before < 0).any()
 
 
+def test_a_net_that_only_predicts_has_no_momenta(saved, net):
+    header, tensors = checkpoint.load(next(saved.glob("*/2.5.ckpt")))
+    assert "conv1.W0.inc" in tensors and "conv1.W0.inc" not in net.net.tensor_names()
+    weights = sum(tensor.nbytes for name, tensor in tensors.items() if name.endswith((".W0", ".b")))
+    taken = net.net.memory(net.net.plan(1, "test"))[0]["weights and momenta"]
+    assert weights <= taken < 1.1 * weights
+
+
 def test_all_backends_agree(saved, net, batch):
     images = batch.data[0][..., :3]
     with convnet.load(saved, "simt") as other:

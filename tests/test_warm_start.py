@@ -78,6 +78,20 @@ def test_a_last_layer_of_another_size_begins_anew(halves):
     np.testing.assert_allclose(contents("tuned")[1]["conv1.W0"], contents("many")[1]["conv1.W0"], atol=0.1)
 
 
+def test_a_convolution_more_on_more_classes_and_back(halves):
+    """The paper's recipe at small size: its net, one with another convolution on more classes, and that on the first classes again."""
+    halves.run(*on("low", "--save-path", "plain", "--epochs", "3"))
+    deeper = FIVE.replace("[fc8]\ntype=fc\ninputs=conv1", CONV.format(name="conv2", inputs="conv1", gpu=0) + "[fc8]\ntype=fc\ninputs=conv2").replace("fc9", "fc10").replace("fc8", "fc9")
+    halves.write(deeper.replace("outputs=5", "outputs=10"), rates=GENTLE)
+    out = halves.train("--save-path", "pretrained", "--init-from", "plain:fc9=fc8", "--test-freq", "5")
+    assert "conv1.W0, conv1.b, fc9.W0 (its fc8.W0), fc9.b (its fc8.b)\n" in out and "from the seed: conv2.W0" in out and "from the seed: fc10.W0" in out
+    halves.write(deeper, rates=GENTLE)
+    out = halves.run(*on("low", "--save-path", "tuned", "--epochs", "1", "--init-from", "pretrained", "--lr-steps", "1:0.1"))
+    assert "conv1.W0, conv1.b, conv2.W0, conv2.b, fc9.W0, fc9.b\nNot from there, but from the seed: fc10.W0" in out
+    halves.run(*on("low", "--save-path", "random", "--epochs", "1"))
+    assert last_error("tuned") < last_error("random")
+
+
 # ---- the paper's ----------------------------------------------------------------------------------------------------
 
 
