@@ -69,7 +69,7 @@ def test_acts_before_and_after_the_neuron(net, batch):
 
 
 def test_a_net_that_only_predicts_has_no_momenta(saved, net):
-    header, tensors = checkpoint.load(next(saved.glob("*/2.5.ckpt")))
+    _, tensors = checkpoint.load(next(saved.glob("*/2.5.ckpt")))
     assert "conv1.W0.inc" in tensors and "conv1.W0.inc" not in net.net.tensor_names()
     weights = sum(tensor.nbytes for name, tensor in tensors.items() if name.endswith((".W0", ".b")))
     taken = net.net.memory(net.net.plan(1, "test"))[0]["weights and momenta"]
