@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pickle
+import resource
 import struct
 import tarfile
 import urllib.error
@@ -174,6 +175,22 @@ def test_what_was_interrupted_goes_on(run, folder, tmp_path, monkeypatch):
     calls.clear()
     assert "27 images for training" in run("folder", folder, tmp_path / "parts", *SMALL)  # once more: nothing to do
     assert not calls
+
+
+def test_a_full_disk_leaves_what_is_whole(run, folder, tmp_path):
+    run("folder", folder, tmp_path / "whole", *SMALL)
+    sizes = {name: (tmp_path / "whole" / name).stat().st_size for name in digests(tmp_path / "whole")}
+    least = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(size for name, size in sizes.items() if name.startswith("data")) - 100, least[1]))
+    try:
+        run("folder", folder, tmp_path / "parts", *SMALL, "--workers", 1, code=74)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, least)
+    assert "cannot write: File too large" in run.told
+    there = digests(tmp_path / "parts")
+    assert "making.json" in there and not any(name.endswith(".part") for name in there) and len(there) < len(sizes)
+    run("folder", folder, tmp_path / "parts", *SMALL)
+    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
 
 
 def test_other_batches_are_not_overwritten(run, folder, tmp_path):

@@ -87,15 +87,14 @@ class replacing:
 
     def __exit__(self, kind, *_) -> None:
         try:
+            with self.file:
+                if kind is None:
+                    self.file.flush()
+                    os.fsync(self.file.fileno())
             if kind is None:
-                self.file.flush()
-                os.fsync(self.file.fileno())
+                os.replace(self.part, self.path)
         finally:
-            self.file.close()
-        if kind is None:
-            os.replace(self.part, self.path)
-        else:
-            self.part.unlink(missing_ok=True)
+            self.part.unlink(missing_ok=True)  # it is there after a failure only
 
 
 def open_batch(path: Path) -> BatchFile:
