@@ -61,6 +61,14 @@ def test_a_schedule_has_its_rates_at_both_ends(capsys):
     assert (rate["start"], rate["end"]) == pytest.approx((0.02, 0.0002))
 
 
+def test_rates_that_a_run_lowers(capsys):
+    words = ["alexnet", "--lr-steps", "1:0.5,23:0.1,51:0.1,999:0.1", "--lr-drop", "plateau", "--mini", "2"]
+    rate = next(layer for layer in facts(capsys, *words)["layers"] if layer["name"] == "fc8")["rates"]["W0"]
+    assert (rate["start"], rate["end"]) == pytest.approx((0.005, 0.00005))
+    assert check([*files(words[0]), "--backend", "host", *words[1:]]) == 0
+    assert "learning rates, over 90 epochs, with --lr-steps 1:0.5,23:0.1,51:0.1,999:0.1, before --lr-drop plateau:\n" in capsys.readouterr().out
+
+
 def test_the_paper_net_has_60_million_parameters_and_650_thousand_neurons(capsys):
     found = facts(capsys, "alexnet")
     assert (found["totals"]["parameters"], found["totals"]["neurons"]) == (60_965_224, 659_272)

@@ -15,6 +15,7 @@ from ..census import connections, crossings, multiply_adds, neurons, parameters
 from ..config import Config, read_config
 from ..data import Provider, default_provider, open_provider
 from ..drawing import draw
+from ..drops import factor_at, parse_steps
 from ..errors import CannotCreate, CommandLineError
 from ..graph import Graph, Node, listed
 from ..layers import describe
@@ -24,7 +25,7 @@ from ..reference import reference
 from . import run_command
 from .train import add_options, doubts, label_kind, net_classes, open_devices, suitable_provider
 
-OPTIONS = ["data_path", "data_provider", "train_range", "epochs", "mini", "crop_border", "inner_size", "backend", "gpu", "conserve_mem", "strict_legacy"]
+OPTIONS = ["data_path", "data_provider", "train_range", "epochs", "mini", "crop_border", "inner_size", "lr_steps", "lr_drop", "backend", "gpu", "conserve_mem", "strict_legacy"]
 DIALECTS = {
     "A12": "the 2012 program's: wball=N limits a filter's norm to N times the weights of a filter",
     "V2": "cuda-convnet2's: wball=N sets a filter's norm to N; gpu lists are replicas; schedules stand in epsW and epsB",
@@ -97,7 +98,9 @@ def gather(net: Net, provider: Provider, options: Options) -> dict[str, Any]:
     """What convnet-check tells, as JSON has it."""
     plan, graph, config = net.compile(options.mini, "train"), net.graph, net.config
     executed = multiply_adds(plan)
-    layers = [layer_facts(node, executed[node.name]) for node in graph.nodes]
+    steps = parse_steps(options.lr_steps)
+    factors = factor_at(steps, 1), factor_at(steps, options.epochs)
+    layers = [layer_facts(node, executed[node.name], factors) for node in graph.nodes]
     totals = {name: sum(layer[name] for layer in layers) for name in ("neurons", "connections", "multiply_adds")}
     return {
         "layers_file": config.layers_file,
@@ -108,6 +111,8 @@ def gather(net: Net, provider: Provider, options: Options) -> dict[str, Any]:
                  "shapes": [list(shape) for shape in provider.shapes], "classes": provider.classes},
         "images": options.mini,
         "epochs": options.epochs,
+        "lr_steps": options.lr_steps,
+        "lr_drop": options.lr_drop,
         "layers": layers,
         "totals": {"parameters": parameters(graph), **totals},
         "memory": {str(device): kinds for device, kinds in net.memory(plan).items()},
@@ -117,7 +122,8 @@ def gather(net: Net, provider: Provider, options: Options) -> dict[str, Any]:
     }
 
 
-def layer_facts(node: Node, executed: int) -> dict[str, Any]:
+def layer_facts(node: Node, executed: int, factors: tuple[float, float]) -> dict[str, Any]:
+    """`factors`: of the learning rates in the first and the last epoch, by --lr-steps."""
     return {
         "name": node.name,
         "type": node.layer.kind,
@@ -129,7 +135,7 @@ def layer_facts(node: Node, executed: int) -> dict[str, Any]:
         "neurons": neurons(node),
         "connections": connections(node),
         "multiply_adds": executed,
-        "rates": {name: {"start": weights.rate.rate(0.0), "end": weights.rate.rate(1.0), "schedule": str(weights.rate)}
+        "rates": {name: {"start": factors[0] * weights.rate.rate(0.0), "end": factors[1] * weights.rate.rate(1.0), "schedule": str(weights.rate)}
                   for name, weights in node.weights.items()},
     }
 
@@ -176,7 +182,8 @@ def report(facts: dict[str, Any]) -> str:
                   *((c["phase"], str(c["source"]), str(c["target"]), c["value"], c["layer"], f"{c['nbytes']:,}") for c in facts["crossings"])])]
     rated = [(layer["name"], name, rate) for layer in facts["layers"] for name, rate in layer["rates"].items()]
     if rated:
-        lines += ["", f"learning rates, over {facts['epochs']:,} epochs:"]
+        told = [f"with --lr-steps {facts['lr_steps']}"] * bool(facts["lr_steps"]) + [f"before --lr-drop {facts['lr_drop']}"] * bool(facts["lr_drop"])
+        lines += ["", ", ".join([f"learning rates, over {facts['epochs']:,} epochs", *told]) + ":"]
         lines += ["  " + row for row in table([("weights", "start", "end", "schedule"), *((f"{layer}.{name}", f"{rate['start']:g}", f"{rate['end']:g}", rate["schedule"])
                                                                             for layer, name, rate in rated)])]
     for kind in ("rules", "warnings"):
