@@ -14,13 +14,13 @@ from convnet.config import parse_config
 from convnet.errors import ConfigError
 from convnet.graph import Graph
 
-MODELS = Path(__file__).parents[1] / "convnet" / "models"
+MODELS, FAMILY = Path(__file__).parents[1] / "convnet" / "models", Path(__file__).parent / "family"
 SECONDS, MEMORY = 1.0, 64 * 2**20  # that one pair may take
-IMAGES = (((3, 224, 224), (1, 1, 1)), ((1, 8, 8), (1, 1, 1)))
+IMAGES = (((3, 224, 224), (1, 1, 1)), ((1, 8, 8), (1, 1, 1)), ((3, 32, 32), (1, 1, 1)), ((3, 32, 32), (20, 1, 1)), None)  # None: the parser alone
 WORDS = ["", "0", "-1", "1", "7", "1e9", "1e-400", "1e400", "nan", "99999999999999999999", "2147483647", "1_0", "٣", "0.1,0.2", ",", "[", "]", "[0", "=", ":",
          " ;", "#", "\0", "\x85", "\r", "%(x)s", "dexp[base=0.1;tgtFactor=250;numSteps=4]", "dexp[250,0,4]", "exp[0]", "linear[base=1e308;tgtFactor=1e-308]",
          "tanh[1,2]", "relu", "true", "conv1[0]", "data", "labels", "0,1", "[DEFAULT]", "[convnet-train]", "sched=exp[9]", "wcnorm=1", "type=pool", "type=treefc",
-         "type=cost.bce", "inputs=data", "gpu=1", "gpu=0,1,2,3", "  more", "x" * 300]
+         "type=cost.bce", "inputs=data", "gpu=1", "gpu=0,1,2,3", "gpu=-1", "start=9", "end=1024", "modulesX=9", "  more", "x" * 300]
 
 
 def mutate(text: str, draw: random.Random) -> str:
@@ -52,7 +52,9 @@ def mutate(text: str, draw: random.Random) -> str:
 
 
 def pairs() -> list[tuple[str, str]]:
-    return [tuple((path.parent / name).read_text() for name in ("layers.cfg", "params.cfg")) for path in sorted(MODELS.glob("*/layers.cfg"))]
+    """Those of the family first, then our models."""
+    found = [*sorted(FAMILY.glob("*.layers.cfg")), *sorted(MODELS.glob("*/layers.cfg"))]
+    return [(path.read_text(), path.with_name(path.name.replace("layers", "params")).read_text()) for path in found]
 
 
 def try_pair(layers: str, params: str, images=None, strict: bool = False) -> bool:
