@@ -95,7 +95,7 @@ __device__ void fetch(Slice& slice, const Matrix<T>& matrix, int row, int column
 // sums (m, n) of a (m, k) and b, (n, k) or (k, n). A block computes a tile, a warp (16, 16) of it. Slices of k go round
 // through `stages` places in shared memory: while one is multiplied, stages - 1 others are on the way.
 template <class Type, int bytes, Bug bug>
-__global__ void gemm_kernel(Matrix<typename Type::Element> a, Matrix<typename Type::Element> b, typename Type::Sum* sums, int n_count) {
+__global__ void __launch_bounds__(threads) gemm_kernel(Matrix<typename Type::Element> a, Matrix<typename Type::Element> b, typename Type::Sum* sums, int n_count) {
   using T = typename Type::Element;
   using RowA = Row<T, Type::slice>;
   constexpr int b_rows = Type::b_is_nk ? tile_n : Type::slice, b_columns = Type::b_is_nk ? Type::slice : tile_n;

@@ -13,6 +13,9 @@ import ptx_kernels
 import ptx_manual as manual
 import pytest
 
+sys.path.insert(0, str(ptx_kernels.ROOT / "benchmarks"))
+import sass
+
 FORWARD, REVERSE, RANDOM = 0, 1, 12345
 SCHEDULES = [
     (order, landing) for order in (FORWARD, REVERSE, RANDOM) for landing in ("late", "early")
@@ -114,16 +117,50 @@ def test_cuda_does_what_the_emulation_does(simt, tmp_path):
             np.testing.assert_array_equal(sums, expected)
 
 
-@pytest.mark.skipif(not ptx_kernels.nvcc(), reason="no nvcc found: set CUDA_HOME")
-def test_nvcc_and_ptxas_take_all_instructions(tmp_path):
-    cuda = ptx_kernels.Library(ptx_kernels.build_cuda(tmp_path, "80", "90a"))
-    bits = np.zeros(32, np.uint32)
-    if ptx_kernels.gpu():
+@pytest.fixture(scope="module")
+def cuda_path(tmp_path_factory):
+    if not ptx_kernels.nvcc():
+        pytest.skip("no nvcc found: set CUDA_HOME")
+    return ptx_kernels.build_cuda(tmp_path_factory.mktemp("cuda"), "80", "90a")
+
+
+def test_library_for_a_gpu_is_linked(cuda_path):
+    cuda, bits = ptx_kernels.Library(cuda_path), np.zeros(32, np.uint32)
+    if ptx_kernels.gpu() in ("80", "90a"):
         cuda.to_tf32(np.ones(32, np.float32), bits, 1)
         assert (bits == 0x3F800000).all()
     else:
-        with pytest.raises(RuntimeError, match=r"^cudaMalloc"):
+        with pytest.raises(RuntimeError, match=r"^cudaMalloc|^cudaLaunch"):
             cuda.to_tf32(np.ones(32, np.float32), bits, 1)
+
+
+# What ptxas makes of an instruction, the only one of its kind in its kernel.
+MACHINE_CODE = {
+    "cp_async_kernel<4>": "LDGSTS.E.ZFILL",
+    "cp_async_kernel<8>": "LDGSTS.E.64.ZFILL",
+    "cp_async_kernel<16>": "LDGSTS.E.BYPASS.128.ZFILL",
+    "ldmatrix_kernel<1, false>": "LDSM.16.M88",
+    "ldmatrix_kernel<2, false>": "LDSM.16.M88.2",
+    "ldmatrix_kernel<4, false>": "LDSM.16.M88.4",
+    "ldmatrix_kernel<1, true>": "LDSM.16.MT88",
+    "ldmatrix_kernel<2, true>": "LDSM.16.MT88.2",
+    "ldmatrix_kernel<4, true>": "LDSM.16.MT88.4",
+    "mma_kernel<false>": "HMMA.1688.F32.TF32",
+    "mma_kernel<true>": "HMMA.16816.F32.BF16",
+}
+
+
+def test_machine_code_has_each_instruction_once(cuda_path):
+    tools = sass.Tools()
+    try:
+        kernels = list(tools.of_module(cuda_path, ["80", "90a"]))
+    except sass.ToolError as error:
+        pytest.skip(str(error))
+    for arch in ("80", "90a"):
+        found = {k.name: [i.op for i in k.code] for k in kernels if k.arch == arch}
+        for name, instruction in MACHINE_CODE.items():
+            kind = instruction.partition(".")[0]
+            assert [op for op in found[name] if op.startswith(kind)] == [instruction], (arch, name)
 
 
 def test_conformance_command_writes_its_report(path, simt, tmp_path, monkeypatch, capsys):
