@@ -1,4 +1,7 @@
-"""Tensors between guard bands: an element nobody wrote is NaN, and a write out of bounds shows."""
+"""Tensors between guard bands: an element nobody wrote is NaN, and a write out of bounds shows.
+
+What is written is full of another NaN than what is read, so that it shows when one band is copied to the other.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -6,6 +9,7 @@ import numpy as np
 from convnet.backends import Device, Tensor, itemsize, padded
 
 GUARD = 256  # bytes before and after every tensor
+READ, WRITTEN = 0xFFFF, 0x7FFE  # each NaN in every floating type, and in those of 16 bits
 
 
 class Arena:
@@ -14,34 +18,39 @@ class Arena:
     def __init__(self, device: Device):
         self.device, self.tensors = device, []
 
-    def tensor(self, shape: tuple[int, ...], dtype: str, tight: bool = False) -> Tensor:
-        """A tensor full of NaN (0xFF). tight: rows without padding, starting at no multiple of 16 bytes."""
+    def tensor(self, shape: tuple[int, ...], dtype: str, tight: bool = False, fill: int = WRITTEN) -> Tensor:
+        """A tensor full of NaN. tight: rows without padding, starting at no multiple of 16 bytes."""
         pitch = shape[-1] if tight else padded(shape[-1], dtype)
         start = GUARD + (itemsize(dtype) if tight else 0)
         tensor = Tensor(0, tuple(shape), dtype, pitch, self.device.index)
         nbytes = start + tensor.nbytes + GUARD
         base = self.device.allocate(nbytes)
-        bands = np.full(nbytes, 0xFF, np.uint8)
+        bands = self.bands(nbytes, fill)
         self.device.ops.upload(self.device, base, bands.ctypes.data, nbytes)
         tensor = Tensor(base + start, tuple(shape), dtype, pitch, self.device.index)
-        self.tensors.append((base, start, tensor))
+        self.tensors.append((base, start, tensor, fill))
         return tensor
 
-    def holding(self, array: np.ndarray, dtype: str, tight: bool = False) -> Tensor:
+    @staticmethod
+    def bands(nbytes: int, fill: int) -> np.ndarray:
+        return np.full(nbytes // 2 + 1, fill, "<u2").view(np.uint8)[:nbytes]
+
+    def holding(self, array: np.ndarray, dtype: str, tight: bool = False, fill: int = READ) -> Tensor:
         """A tensor with these values; the columns of padding stay NaN."""
-        tensor = self.tensor(array.shape, dtype, tight)
+        tensor = self.tensor(array.shape, dtype, tight, fill)
         rows = np.full((tensor.rows, tensor.pitch * itemsize(dtype)), 0xFF, np.uint8).view(dtype)
         rows[:, : array.shape[-1]] = array.reshape(tensor.rows, -1)
         self.device.ops.upload(self.device, tensor.ptr, rows.ctypes.data, rows.nbytes)
         return tensor
 
     def check_bands(self) -> None:
-        for base, start, tensor in self.tensors:
+        for base, start, tensor, fill in self.tensors:
             nbytes = start + tensor.nbytes + GUARD
+            bands = self.bands(nbytes, fill)
             found = np.empty(nbytes, np.uint8)
             self.device.ops.download(self.device, found.ctypes.data, base, nbytes)
-            assert (found[:start] == 0xFF).all(), f"something was written before {tensor}"
-            assert (found[-GUARD:] == 0xFF).all(), f"something was written after {tensor}"
+            assert (found[:start] == bands[:start]).all(), f"something was written before {tensor}"
+            assert (found[-GUARD:] == bands[-GUARD:]).all(), f"something was written after {tensor}"
 
 
 def call(device: Device, case, dtype: str, *, tight: bool = False, add: dict[str, np.ndarray] | None = None) -> tuple[np.ndarray, ...]:
@@ -53,7 +62,7 @@ def call(device: Device, case, dtype: str, *, tight: bool = False, add: dict[str
     for name, shape in case.outputs.items():
         before = (add or case.initial).get(name)
         kind = case.keep.get(name, dtype)
-        tensor = arena.tensor(shape, kind, tight) if before is None else arena.holding(before, kind, tight)
+        tensor = arena.tensor(shape, kind, tight) if before is None else arena.holding(before, kind, tight, WRITTEN)
         outputs.append(tensor.adding(bool(add)))
     workspace = []
     if hasattr(ops, f"{case.op}_workspace"):
