@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ def stages_table(report: dict) -> Iterator[str]:
     yield f"`gpu_report.py` ({measured(report)}), driver {report['machine']['gpu']['driver_version']}:"
     yield ""
     yield from table(["stage", "", "its last line"], [
-        [name, stage["state"], stage["last_line"].replace("|", "\\|")] for name, stage in report["stages"].items()])
+        [name, stage["state"], stage["last_line"].replace("|", "\\|") if re.search("[a-z]", stage["last_line"]) else ""] for name, stage in report["stages"].items()])
 
 
 def name_of(results: dict[str, dict]) -> str:
