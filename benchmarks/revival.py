@@ -28,6 +28,7 @@ from convnet.cli.train import train  # noqa: E402
 from convnet.data import Provider, format_range, open_provider  # noqa: E402
 from convnet.errors import CommandLineError, MissingInput  # noqa: E402
 from convnet.testing import error_of, predictions  # noqa: E402
+from convnet.trainer import NotFinite  # noqa: E402
 
 FETCH = ("no CIFAR-10. `./go convnet-data cifar10 DIR` fetches it from its published address (163 MB), or takes the archive with --from FILE; "
          "then --data-path DIR. A folder with its Python version, data_batch_1 to data_batch_5 and test_batch, does too")
@@ -68,7 +69,10 @@ PLANS = {
 
 @dataclass
 class Result:
-    """Errors of the test batches in percent; `views`: averaged over ten views, where the plan says so. seconds: of training alone."""
+    """Errors of the test batches in percent; `views`: averaged over ten views, where the plan says so. seconds: of training alone.
+
+    failed: why there are no such numbers, or why they are no answer.
+    """
 
     config: str
     promised: float
@@ -77,9 +81,12 @@ class Result:
     views: float | None
     seconds: float
     epochs: int
+    failed: str = ""
 
     @property
     def verdict(self) -> str:
+        if self.failed:
+            return self.failed
         reached = min(self.centre, self.views if self.views is not None else self.centre)
         if reached > self.promised + SLACK:
             return f"misses it by {reached - self.promised:.1f} points"
@@ -148,7 +155,7 @@ def revive(layers: Path, params: Path, plan: Plan, asked: argparse.Namespace, fo
     with convnet.load(folder, asked.backend) as net:
         errors = [100 * float(error_of(found.probs, found.labels).mean())
                   for found in (predictions(net, provider, test, multiview) for multiview in ((False, True) if plan.crops else (False,)))]
-    return Result(layers.name, plan.error, plan.seconds, errors[0], errors[1] if plan.crops else None, seconds, epochs)
+    return Result(layers.name, plan.error, plan.seconds, errors[0], errors[1] if plan.crops else None, seconds, epochs, "shortened: no answer" if asked.shorten > 1 else "")
 
 
 def tabulate(results: list[Result]) -> str:
@@ -184,7 +191,11 @@ def main(argv: list[str] | None = None) -> int:
         legs = ", ".join(f"{leg.epochs} epochs at {leg.factor:g} times the rates" + (" with a batch held out" if leg.held_out else "") for leg in plan.legs)
         print(f"{layers.name}: {plan.error:g}% promised; {legs} ({plan.source})", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="convnet-") as folder:
-            results.append(revive(layers, params, plan, asked, Path(folder)))
+            try:
+                results.append(revive(layers, params, plan, asked, Path(folder)))
+            except NotFinite as error:
+                print(f"{layers}: {error}", file=sys.stderr)
+                results.append(Result(layers.name, plan.error, plan.seconds, 100.0, None, 0.0, 0, "diverges"))
     print(tabulate(results))
     if asked.json:
         record = {"command": shlex.join(["python", "benchmarks/revival.py", *(argv or sys.argv[1:])]), "machine": machine(),

@@ -176,11 +176,19 @@ def test_a_folder_of_old_configs_is_trained_as_its_names_say(old, cifar, tmp_pat
     assert [row.split(" | ")[:2] for row in rows] == [["| layers-80sec.cfg", "26% in 80 s"], ["| layers-conv-local-11pct.cfg", "11%"]]
     first, second = json.loads((tmp_path / "r.json").read_text())["results"]
     assert (first["epochs"], first["views"]) == (2, None) and second["epochs"] == 6 and 0 <= second["views"] <= 100
-    assert done.stderr.count("Training") == 0
+    assert first["verdict"] == "shortened: no answer"
     batches = [line.split("...")[0] for line in done.stderr.splitlines() if "... logprob:" in line]
     long = [f"{epoch}.{batch}" for epoch in range(1, 7) for batch in range(1, 5 if epoch < 4 else 6)]
     assert batches == [f"{epoch}.{batch}" for epoch in (1, 2) for batch in range(1, 6)] + long
     assert "learning rates are those of the params file times 0.1" in done.stderr and "times 0.01" in done.stderr
+
+
+def test_a_net_that_diverges_does_not_stop_the_others(old, cifar, capsys):
+    params = old / "layer-params-80sec.cfg"
+    params.write_text(params.read_text().replace("epsW=1e-8", "epsW=1e9"))
+    assert revival.main([str(old), "--data-path", str(cifar), "--backend", "host", "--shorten", "500"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert rows[0].endswith("| diverges |") and rows[1].endswith("| shortened: no answer |")
 
 
 @pytest.mark.parametrize(("centre", "seconds", "verdict"), [(26.4, 79, "keeps it"), (26.4, 81, "keeps it, but for the time"), (27.0, 10, "misses it by 1.0 points")])
