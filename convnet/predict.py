@@ -96,8 +96,15 @@ class TrainedNet:
         The images are as in the data batches: they are cropped, and the mean is subtracted, here. `multiview`: the mean
         over all views, else those of the centre. Raises DataError where shape or type are not those of the net's data.
         """
-        views = self.views if multiview else 1
-        probs = sum(self.acts(self.probs_layer, images, view) for view in range(views)) / np.float32(views)
+        return self.predict_views(images)[1] if multiview else self._probs(images, 0)
+
+    def predict_views(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities of the centre, and their mean over all views: as `predict` gives them, in one go."""
+        centre = self._probs(images, 0)
+        return centre, sum((self._probs(images, view) for view in range(1, self.views)), centre) / np.float32(self.views)
+
+    def _probs(self, images: np.ndarray, view: int) -> np.ndarray:
+        probs = self.acts(self.probs_layer, images, view)
         return probs.reshape(-1, probs.shape[-1])
 
     def acts(self, layer: str, images: np.ndarray, view: int = 0) -> np.ndarray:

@@ -69,8 +69,8 @@ def run_test(nets: Sequence[TrainedNet], provider: Provider, numbers: Sequence[i
     with Prefetcher(provider, numbers) as batches:
         for batch in batches:
             images, labels = batch.data[0], labels_of(batch)
-            centre = np.stack([net.predict(images) for net in nets])
-            probs = np.stack([net.predict(images, True) for net in nets]) if multiview else centre
+            seen = [net.predict_views(images) if multiview else (net.predict(images),) * 2 for net in nets]
+            centre, probs = (np.stack(each) for each in zip(*seen, strict=True))
             if not np.isfinite(probs).all() or not np.isfinite(centre).all():
                 raise DataError(f"batch {batch.number}: a net gives probabilities that are not finite")
             if labels.max() >= probs.shape[1]:

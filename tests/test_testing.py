@@ -122,6 +122,8 @@ def test_views_are_crops_and_mirror_images_averaged(runs, capsys):
         np.testing.assert_array_equal(net.acts("probs", images, 8), net.acts("probs", padded[8]))
         with pytest.raises(ValueError, match="view 10, expected 0 to 9"):
             net.acts("probs", images, 10)
+        for each, whole in zip(net.predict_views(images), (net.predict(images), probs), strict=True):
+            np.testing.assert_array_equal(each, whole)
         assert np.abs(probs - net.predict(images)).max() > 0.1
     found = report(capsys, str(runs / "one"), "--multiview-test")
     assert found["views"] == [10] and list(found["scores"]["0"]) == ["centre", "all views"]
