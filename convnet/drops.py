@@ -35,7 +35,8 @@ def factor_at(steps: list[tuple[int, float]], epoch: int) -> float:
 class Plateau:
     """Divides the rates by `factor` after each `patience` tests without an error below the least so far, `drops` times at most.
 
-    best, waited, dropped: its state: the least error, tests since then or since the last drop, and drops so far.
+    best, waited, dropped, scale: its state: the least error, tests since then or since the last drop, drops so far, and
+    what the rates are multiplied with.
     """
 
     patience: int = 5
@@ -44,6 +45,7 @@ class Plateau:
     best: float | None = None
     waited: int = 0
     dropped: int = 0
+    scale: float = 1.0
 
     def see(self, error: float) -> bool:
         """Takes the error of a test; whether the rates drop now."""
@@ -53,15 +55,11 @@ class Plateau:
         self.waited += 1
         if self.waited < self.patience or self.dropped >= self.drops:
             return False
-        self.waited, self.dropped = 0, self.dropped + 1
+        self.waited, self.dropped, self.scale = 0, self.dropped + 1, self.scale / self.factor
         return True
 
-    @property
-    def rate_factor(self) -> float:
-        return self.factor**-self.dropped
-
     def state(self) -> dict:
-        return {name: asdict(self)[name] for name in ("best", "waited", "dropped")}
+        return {name: asdict(self)[name] for name in ("best", "waited", "dropped", "scale")}
 
 
 def parse_drop(text: str | None) -> Plateau | None:

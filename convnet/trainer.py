@@ -175,7 +175,7 @@ class Trainer:
         place, count = self.position, len(self.options.train_range)
         stage = self.stage
         done = progress((place.epoch - stage.first) * count + place.index + 1, stage.last - stage.first + 1, count)
-        factor = factor_at(self._steps, place.epoch) * self.plateau.rate_factor
+        factor = factor_at(self._steps, place.epoch) * self.plateau.scale
         return [factor * schedule.rate(done, place.step, self.options.seed) for schedule in self._schedules]
 
     def _begin_epoch(self) -> None:
@@ -201,7 +201,7 @@ class Trainer:
 
     def _tell_factor(self, why: str) -> None:
         place = self.position
-        factor = factor_at(self._steps, place.epoch) * self.plateau.rate_factor
+        factor = factor_at(self._steps, place.epoch) * self.plateau.scale
         print(f"{why}: learning rates are those of the params file times {factor:.6g}", flush=True)
         self.log.write("rates", epoch=place.epoch, step=place.step, factor=factor, reason=why)
 

@@ -32,7 +32,7 @@ def test_a_plateau_is_so_many_tests_without_a_new_least():
     plateau = Plateau(patience=2, factor=10, drops=2)
     errors = [0.9, 0.8, 0.8, 0.7, 0.75, 0.7, 0.7, 0.6, 0.6, 0.65, 0.6, 0.6, 0.6]
     assert [plateau.see(error) for error in errors] == [False] * 5 + [True] + [False] * 3 + [True] + [False] * 3
-    assert plateau.rate_factor == pytest.approx(0.01) and plateau.state() == {"best": 0.6, "waited": 3, "dropped": 2}
+    assert plateau.state() == {"best": 0.6, "waited": 3, "dropped": 2, "scale": 0.01}
 
 
 def test_the_numbers_of_a_plateau():
@@ -93,7 +93,7 @@ def test_a_plateau_has_the_same_bits_in_a_resumed_run(place, errors, steps):
     place.train(*PLATEAU, "--save-path", "parts", "--max-steps", str(steps))
     place.resume("parts")
     assert_same_bits("whole", "parts")
-    assert contents("whole")[0]["plateau"] == contents("parts")[0]["plateau"] == {"best": 0.35, "waited": 5, "dropped": 2}
+    assert contents("whole")[0]["plateau"] == contents("parts")[0]["plateau"] == {"best": 0.35, "waited": 5, "dropped": 2, "scale": 0.01}
 
 
 def test_a_test_that_a_signal_left_out_is_made_up_for(place, errors, monkeypatch):
@@ -113,10 +113,11 @@ def test_a_test_that_a_signal_left_out_is_made_up_for(place, errors, monkeypatch
     assert_same_bits("whole", "parts")
 
 
-def test_rates_that_fell_stay_where_they_are_without_the_rule(place, errors):
+@pytest.mark.parametrize("rule", ["none", "plateau:factor=2,patience=100"])
+def test_rates_that_fell_stay_where_they_are_under_another_rule(place, errors, rule):
     place.train(*PLATEAU, "--save-path", "saved", "--max-steps", "24")
-    place.resume("saved", "--lr-drop", "none", "--epochs", "20")
-    assert contents("saved")[0]["plateau"]["dropped"] == 1
+    place.resume("saved", "--lr-drop", rule, "--max-steps", "30")
+    assert contents("saved")[0]["plateau"]["scale"] == 0.1
 
 
 def test_a_real_error_is_what_the_plateau_watches(place):
