@@ -24,7 +24,7 @@ from ..testing import Score, Tested, average, check_net, fit_weights, probs_of, 
 from . import run_command
 from .train import add_options, open_data
 
-OPTIONS = ["data_path", "data_provider", "test_range", "mini", "backend"]
+OPTIONS = ["data_path", "data_provider", "test_range", "mini", "loader_threads", "backend"]
 SHOWN = 5  # classes, and pairs of them, that are printed
 
 
