@@ -21,8 +21,6 @@ import numpy as np
 import ptx_kernels
 import ptx_manual as manual
 
-WARPS = 64  # of each case
-
 
 class Case(NamedTuple):
     run: Callable[[ptx_kernels.Library], np.ndarray]
@@ -41,7 +39,7 @@ def special_floats() -> np.ndarray:
     return manual.floats_of(np.concatenate([bits, bits | np.uint32(0x80000000)]))
 
 
-def conversions(rng: np.random.Generator) -> dict[str, dict[str, Case]]:
+def conversions(rng: np.random.Generator, warps: int) -> dict[str, dict[str, Case]]:
     def tf32(values: np.ndarray) -> Case:
         def run(library):
             bits = np.zeros(len(values), np.uint32)
@@ -60,7 +58,7 @@ def conversions(rng: np.random.Generator) -> dict[str, dict[str, Case]]:
 
     special = special_floats()
     special = np.resize(special, -(-len(special) // 32) * 32)
-    any_bits = [manual.floats_of(rng.integers(0, 2**32, WARPS * 32, np.uint32)) for _ in range(2)]
+    any_bits = [manual.floats_of(rng.integers(0, 2**32, warps * 32, np.uint32)) for _ in range(2)]
     return {
         "cvt.rna.tf32.f32": {"special values": tf32(special), "any bits": tf32(any_bits[0])},
         "cvt.rn.bf16x2.f32": {
@@ -70,28 +68,28 @@ def conversions(rng: np.random.Generator) -> dict[str, dict[str, Case]]:
     }
 
 
-def copies(rng: np.random.Generator) -> dict[str, dict[str, Case]]:
+def copies(rng: np.random.Generator, warps: int) -> dict[str, dict[str, Case]]:
     def copy(size: int, source_bytes: np.ndarray) -> Case:
-        source = rng.integers(0, 256, (WARPS, 32, size), np.uint8)
+        source = rng.integers(0, 256, (warps, 32, size), np.uint8)
 
         def run(library):
             target = np.zeros_like(source)
-            getattr(library, f"cp_async_{size}")(source, source_bytes, target, WARPS)
+            getattr(library, f"cp_async_{size}")(source, source_bytes, target, warps)
             return target
 
         return Case(run, manual.cp_async(source, source_bytes))
 
-    source = rng.standard_normal((WARPS, 4, 32), np.float32)
+    source = rng.standard_normal((warps, 4, 32), np.float32)
 
     def wait(library):
         target = np.zeros_like(source)
-        library.cp_async_wait(source, target, WARPS)
+        library.cp_async_wait(source, target, warps)
         return target.view(np.uint32)
 
     found = {
         f"cp.async {size}": {
-            "all bytes": copy(size, np.full((WARPS, 32), size, np.int32)),
-            "the rest zero": copy(size, rng.integers(0, size + 1, (WARPS, 32), np.int32)),
+            "all bytes": copy(size, np.full((warps, 32), size, np.int32)),
+            "the rest zero": copy(size, rng.integers(0, size + 1, (warps, 32), np.int32)),
         }
         for size in (4, 8, 16)
     }
@@ -101,20 +99,20 @@ def copies(rng: np.random.Generator) -> dict[str, dict[str, Case]]:
     }
 
 
-def matrix_loads(rng: np.random.Generator) -> dict[str, dict[str, Case]]:
+def matrix_loads(rng: np.random.Generator, warps: int) -> dict[str, dict[str, Case]]:
     def load(matrices: int, transposed: bool, places: np.ndarray) -> Case:
-        memory = rng.integers(0, 2**16, (WARPS, 32, 8), np.uint16)
+        memory = rng.integers(0, 2**16, (warps, 32, 8), np.uint16)
 
         def run(library):
-            registers = np.zeros((WARPS, 32, matrices), np.uint32)
+            registers = np.zeros((warps, 32, matrices), np.uint32)
             name = f"ldmatrix_x{matrices}" + ("_transposed" if transposed else "")
-            getattr(library, name)(memory, places, registers, WARPS)
+            getattr(library, name)(memory, places, registers, warps)
             return registers
 
         return Case(run, manual.ldmatrix(memory, places, matrices, transposed))
 
-    in_order = np.tile(np.arange(32, dtype=np.int32), (WARPS, 1))
-    anywhere = rng.integers(0, 32, (WARPS, 32), np.int32)
+    in_order = np.tile(np.arange(32, dtype=np.int32), (warps, 1))
+    anywhere = rng.integers(0, 32, (warps, 32), np.int32)
     return {
         f"ldmatrix.x{matrices}{'.trans' * transposed}": {
             "rows in order": load(matrices, transposed, in_order),
@@ -125,9 +123,9 @@ def matrix_loads(rng: np.random.Generator) -> dict[str, dict[str, Case]]:
     }
 
 
-def products(rng: np.random.Generator) -> dict[str, dict[str, Case]]:
+def products(rng: np.random.Generator, warps: int) -> dict[str, dict[str, Case]]:
     def case(form: str, a: np.ndarray, b: np.ndarray, sums: np.ndarray, exact=False) -> Case:
-        """a and b: float32 of (WARPS, 32, elements), which are rounded to the form's type."""
+        """a and b: float32 of (warps, 32, elements), which are rounded to the form's type."""
         if form == "bf16":
             a, b = (manual.pack_bf16(v[..., 0::2], v[..., 1::2]) for v in (a, b))
         else:
@@ -139,7 +137,7 @@ def products(rng: np.random.Generator) -> dict[str, dict[str, Case]]:
 
         def run(library):
             result = sums.copy()
-            getattr(library, name)(np.ascontiguousarray(a), np.ascontiguousarray(b), result, WARPS)
+            getattr(library, name)(np.ascontiguousarray(a), np.ascontiguousarray(b), result, warps)
             return result
 
         expected, bound = manual.mma(form, a, b, sums)
@@ -150,7 +148,7 @@ def products(rng: np.random.Generator) -> dict[str, dict[str, Case]]:
         sizes = (4 * elements, 2 * elements, 4)
 
         def draw(function):
-            return [function((WARPS, 32, size)).astype(np.float32) for size in sizes]
+            return [function((warps, 32, size)).astype(np.float32) for size in sizes]
 
         def spread(exponents: int):
             return lambda shape: np.ldexp(
@@ -187,10 +185,15 @@ def products(rng: np.random.Generator) -> dict[str, dict[str, Case]]:
     return {"mma.m16n8k8.tf32": cases("tf32"), "mma.m16n8k16.bf16": cases("bf16")}
 
 
-def all_cases(seed: int = 1) -> dict[str, dict[str, Case]]:
-    """The cases of each instruction, by name."""
+def all_cases(seed: int = 1, warps: int = 64) -> dict[str, dict[str, Case]]:
+    """The cases of each instruction, by name, each in so many warps."""
     rng = np.random.default_rng(seed)
-    return {**conversions(rng), **copies(rng), **matrix_loads(rng), **products(rng)}
+    return {
+        **conversions(rng, warps),
+        **copies(rng, warps),
+        **matrix_loads(rng, warps),
+        **products(rng, warps),
+    }
 
 
 def judge(case: Case, result: np.ndarray) -> dict:

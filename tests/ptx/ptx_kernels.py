@@ -22,7 +22,7 @@ SIMT_SOURCES = [*SOURCES, HERE / "misuse.cu"]
 sys.path.insert(0, str(ROOT / "build_backend"))
 import cuda_toolkit  # noqa: E402
 
-SIMT_FLAGS = "-std=c++20 -O2 -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wno-unknown-pragmas"
+SIMT_FLAGS = "-std=c++20 -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wno-unknown-pragmas"
 CUDA_FLAGS = "-std=c++20 -O3 -lineinfo -Werror all-warnings"
 
 
@@ -43,30 +43,25 @@ def gpu() -> str:
     return next(iter(cuda_toolkit.driver()[1]), "")
 
 
-def build_simt(folder: Path) -> Path:
-    """The library of all kernels and the simt runtime."""
-    ccache = list(filter(None, [shutil.which("ccache")]))
+def build_simt(
+    folder: Path, flags: str = "-O2", kernel_flags: str = "", runtime_flags: str = ""
+) -> Path:
+    """The library of all kernels and the simt runtime; kernel_flags, runtime_flags: more of either."""
+    tools = [*filter(None, [shutil.which("ccache")]), *compiler()]
 
     def compile_one(source: Path) -> Path:
         target = folder / f"{source.stem}.o"
-        command = [
-            *ccache,
-            *compiler(),
-            *SIMT_FLAGS.split(),
-            f"-I{KERNELS}",
-            "-x",
-            "c++",
-            "-c",
-            source,
-        ]
-        subprocess.run([*command, "-o", target], check=True)
+        own = kernel_flags if source.suffix == ".cu" else runtime_flags
+        command = [*tools, *f"{SIMT_FLAGS} {flags} {own}".split(), f"-I{KERNELS}", "-x", "c++"]
+        subprocess.run([*command, "-c", source, "-o", target], check=True)
         return target
 
     with ThreadPoolExecutor(2) as pool:
         sources = [*SIMT_SOURCES, *sorted((KERNELS / "simt").glob("*.cpp"))]
         objects = list(pool.map(compile_one, sources))
     library = folder / "libptx_simt.so"
-    subprocess.run([*compiler(), "-shared", *objects, "-o", library, "-pthread"], check=True)
+    link = [flag for flag in f"{flags} {kernel_flags}".split() if flag.startswith("-fsanitize=")]
+    subprocess.run([*compiler(), "-shared", *link, *objects, "-o", library, "-pthread"], check=True)
     return library
 
 
