@@ -112,26 +112,31 @@ class TrainedNet:
 
         `conv1` is before its neuron, `conv1_neuron` after. `view`: 0 the centre, 1 to 4 the corners, 5 to 9 these mirrored.
         """
+        return self.acts_of((layer,), images, view)[layer]
+
+    def acts_of(self, layers: tuple[str, ...], images: np.ndarray, view: int = 0) -> dict[str, np.ndarray]:
+        """The same of several layers, by their names, in one go."""
         images = np.asarray(images)
         if images.ndim == 3:
             images = images[..., None]
         names = [node.name for node in self.net.graph.nodes if not node.layer.on_host and not node.layer.is_cost]
         if not self.devices:
             raise ValueError("this net is closed")
-        if layer not in names:
-            raise ValueError(f"no layer {layer}, expected one of {', '.join(names)}{suggest(layer, names)}")
+        for layer in layers:
+            if layer not in names:
+                raise ValueError(f"no layer {layer}, expected one of {', '.join(names)}{suggest(layer, names)}")
         if images.shape[:-1] != self.shape or images.size == 0:
             raise DataError(f"images of shape {images.shape}, expected {(*self.shape, 'images')}, one or more")
         if self.dtype == "uint8" and images.dtype != np.uint8:
             raise DataError(f"images of type {images.dtype}, expected uint8, as in the data batches that the net was trained on")
         if not 0 <= view < self.views:
             raise ValueError(f"view {view}, expected 0 to {self.views - 1}")
-        return np.concatenate([self._acts(layer, images[..., i : i + self.mini], view) for i in range(0, images.shape[-1], self.mini)], axis=-1)
+        parts = [self._acts_of(layers, images[..., i : i + self.mini], view) for i in range(0, images.shape[-1], self.mini)]
+        return {layer: np.concatenate([part[layer] for part in parts], axis=-1) for layer in layers}
 
-    def _acts(self, layer: str, images: np.ndarray, view: int) -> np.ndarray:
+    def _acts_of(self, layers: tuple[str, ...], images: np.ndarray, view: int) -> dict[str, np.ndarray]:
         labels = [np.zeros((*shape, images.shape[-1]), np.float32) for shape in self.net.data.shapes[1:]]
-        _, kept = self.net.test((np.ascontiguousarray(images), *labels), (layer,), view)
-        return kept[layer]
+        return self.net.test((np.ascontiguousarray(images), *labels), layers, view)[1]
 
 
 def open_devices(backend: str, indices: list[int]) -> dict[int, Device]:

@@ -42,9 +42,12 @@ def predictions(net: TrainedNet, provider: Provider, numbers: Sequence[int], mul
     found = []
     with Prefetcher(provider, numbers) as batches:
         for batch in batches:
-            images = batch.data[0]
-            acts = net.acts(layer, images).reshape(-1, batch.images) if layer else None
-            found.append((labels_of(batch), net.predict(images, multiview), acts))
+            images, acts = batch.data[0], None
+            if layer:
+                kept = {name: each.reshape(-1, batch.images) for name, each in net.acts_of(tuple(dict.fromkeys((net.probs_layer, layer))), images).items()}
+                acts = kept[layer]
+            probs = net.predict(images, multiview) if multiview or not layer else kept[net.probs_layer]
+            found.append((labels_of(batch), probs, acts))
     labels, probs, acts = zip(*found, strict=True)
     return Predictions(np.concatenate(labels), np.concatenate(probs, axis=1), np.concatenate(acts, axis=1) if layer else None)
 
