@@ -241,14 +241,17 @@ def report(
             emulated = case.run(simt)
             comparisons[name] = {"simt": judge(case, emulated)}
             if cuda:
-                computed = case.run(cuda)
-                comparisons[name]["cuda"] = judge(case, computed)
-                comparisons[name]["same_bits"] = same_bits(emulated, computed)
+                try:
+                    computed = case.run(cuda)
+                except RuntimeError as error:
+                    comparisons[name]["cuda"] = {"wrong": emulated.size, "error": str(error)}
+                else:
+                    comparisons[name]["cuda"] = judge(case, computed)
+                    comparisons[name]["same_bits"] = same_bits(emulated, computed)
         wrong = any(
-            comparison[backend]["wrong"]
+            comparison.get(backend, {}).get("wrong")
             for comparison in comparisons.values()
             for backend in ("simt", "cuda")
-            if backend in comparison
         )
         verdict = "differs" if wrong else "confirmed" if cuda else "unconfirmed"
         found[instruction] = {"verdict": verdict, "cases": comparisons}
@@ -280,9 +283,9 @@ def main(arguments: list[str] | None = None) -> int:
         instructions = report(simt, cuda, options.seed)
     for instruction, found in instructions.items():
         compared = sum(c["simt"]["compared"] for c in found["cases"].values())
-        print(
-            f"{instruction:22}{found['verdict']:12}{compared:8} values, {len(found['cases'])} cases"
-        )
+        line = f"{instruction:22}{found['verdict']:12}{compared:8} values in {len(found['cases'])} cases"
+        shares = [c["same_bits"] for c in found["cases"].values() if "same_bits" in c]
+        print(line + (f", {min(shares):.1%} or more have the emulation's bits" if shares else ""))
         for name, comparison in found["cases"].items():
             for backend in ("simt", "cuda"):
                 if comparison.get(backend, {}).get("wrong"):

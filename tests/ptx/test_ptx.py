@@ -87,6 +87,23 @@ def test_a_gpu_that_differs_in_one_value_is_not_confirmed(simt):
     assert {instruction["verdict"] for instruction in found.values()} == {"differs"}
 
 
+class Broken:
+    """A GPU on which nothing runs."""
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            raise RuntimeError("cudaLaunchKernelEx: no kernel image")
+
+        return call
+
+
+def test_a_gpu_on_which_an_instruction_fails_is_not_confirmed(simt):
+    found = conformance.report(simt, Broken())
+    assert {instruction["verdict"] for instruction in found.values()} == {"differs"}
+    case = found["ldmatrix.x4"]["cases"]["rows in order"]
+    assert case["cuda"]["error"] == "cudaLaunchKernelEx: no kernel image"
+
+
 def test_a_gpu_that_does_the_same_is_confirmed(simt):
     found = conformance.report(simt, simt)
     assert {instruction["verdict"] for instruction in found.values()} == {"confirmed"}
