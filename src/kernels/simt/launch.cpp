@@ -3,10 +3,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <map>
 #include <mutex>
 #include <numeric>
-#include <set>
 #include <stdexcept>
 #include <string>
 
@@ -103,40 +101,21 @@ void check_arguments(const Launch& launch) {
   }
 }
 
-// Which kernels ran how often, and in how many forms, one a line: into the file that SIMT_LAUNCHES names, at the end.
-class LaunchLog {
- public:
-  static LaunchLog* get() {
-    static LaunchLog log;
-    return log.path_ == nullptr ? nullptr : &log;
-  }
-  ~LaunchLog() {
-    if (path_ == nullptr) return;
-    std::ofstream file(path_, std::ios::app);
-    for (const auto& [name, kernel] : kernels_) file << kernel.launches << '\t' << kernel.shapes.size() << '\t' << name << '\n';
-  }
-  void add(const Launch& launch) {
-    const std::lock_guard lock(mutex_);
-    Kernel& kernel = kernels_[launch.name];
-    ++kernel.launches;
-    kernel.shapes.insert(to_string(launch.grid) + to_string(launch.block));
-  }
-
- private:
-  struct Kernel {
-    uint64_t launches = 0;
-    std::set<std::string> shapes;
-  };
-  const char* path_ = std::getenv("SIMT_LAUNCHES");
-  std::mutex mutex_;
-  std::map<std::string, Kernel> kernels_;
-};
+// A line for every launch, "kernel grid block", in the file that SIMT_LAUNCHES names.
+void log_launch(const Launch& launch) {
+  static const char* path = std::getenv("SIMT_LAUNCHES");
+  if (path == nullptr) return;
+  static std::mutex mutex;
+  static std::ofstream file(path, std::ios::app);
+  const std::lock_guard lock(mutex);
+  file << launch.name << '\t' << to_string(launch.grid) << '\t' << to_string(launch.block) << std::endl;
+}
 
 void run_blocks(const Launch& launch) {
   const checkers::Quiet quiet;
   check_limits(launch);
   check_arguments(launch);
-  if (LaunchLog* log = LaunchLog::get()) log->add(launch);
+  log_launch(launch);
   const dim3 grid = launch.grid;
   const uint64_t order = options().order;
   const uint64_t count = uint64_t{grid.x} * grid.y * grid.z;
