@@ -13,7 +13,7 @@ __device__ inline double over_block(double (&values)[1024], double value) {
     __syncthreads();
     if (thread < half) values[thread] += values[thread + half];
   }
-  const double sum = values[0];
+  const double sum = thread == 0 ? values[0] : 0;  // the others would read what it is still adding to
   __syncthreads();
   return sum;
 }
