@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a program
-from simt_build import build_simt
+from simt_build import ROOT, build_simt
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,22 @@ def run_python(name: str, *arguments: str, **environment: str) -> subprocess.Com
     preload = ":".join(library(lib) for lib in (*sanitizer.libraries, "stdc++"))
     env = sanitizer.environment(CONVNET_SIMT_MODULE=str(module(name)), LD_PRELOAD=preload, **environment)
     return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True)
+
+
+def readable(said: str, module_path: Path) -> str:
+    """A sanitizer's report with the source lines of the module's frames: what reads them for it fails in large modules."""
+    frame = re.compile(rf"(?:<null> )?\([^()]*{re.escape(module_path.name)}\+(0x[0-9a-f]+)\)")
+    offsets = sorted(set(frame.findall(said)))
+    if not offsets:
+        return said
+    output = subprocess.run(["addr2line", "-Caie", module_path], input="\n".join(offsets), check=True, capture_output=True, text=True).stdout
+    lines: dict[int, list[str]] = {}
+    for line in output.splitlines():
+        if line.startswith("0x"):
+            lines[here := int(line, 16)] = []
+        else:
+            lines[here].append(os.path.normpath(line.partition(" (")[0]).removeprefix(f"{ROOT}/"))
+    return frame.sub(lambda match: ", inlined at ".join(lines[int(match[1], 16)]), said)
 
 
 if __name__ == "__main__":

@@ -142,6 +142,7 @@ void Block::give_identities() {
     identities_.push_back(std::make_unique<Identity>());
     identities_.back()->create();
   }
+  identities_[index]->set_name("block " + to_string(current_position.block_idx));
   for (auto& fiber : fibers_) {
     fiber->rewind();  // the stack is no longer the last block's
     fiber->wear(*identities_[index]);
@@ -243,6 +244,7 @@ void Block::run_threads_on_this_fiber() {
 // handler: the list of exceptions being handled belongs to the OS thread.
 Thread* Block::run_thread_and_pick_next() {
   try {
+    if (threads_have_identities()) running_->identity().set_name("thread " + to_string(current_thread->thread_idx));
     checkers::acquire(&launch_->began);
     {
       const checkers::Loud loud;

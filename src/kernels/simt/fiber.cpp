@@ -209,11 +209,15 @@ void Identity::adopt_current() {
 void Identity::become_current() const {
   __tsan_switch_to_fiber(tsan_fiber_, __tsan_switch_to_fiber_no_sync);
 }
+void Identity::set_name(const std::string& name) const {
+  __tsan_set_fiber_name(tsan_fiber_, name.c_str());
+}
 #else
 void Identity::create() {}
 void Identity::destroy() {}
 void Identity::adopt_current() {}
 void Identity::become_current() const {}
+void Identity::set_name(const std::string&) const {}
 #endif
 
 }  // namespace simt

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 #include "checkers.h"
 
@@ -21,6 +22,7 @@ class Identity {
   void destroy();
   void adopt_current();  // the OS thread's own
   void become_current() const;
+  void set_name(const std::string& name) const;  // for reports
 
  private:
   void* tsan_fiber_ = nullptr;
@@ -44,6 +46,7 @@ class Fiber {
   // is left is not, so that it can be destroyed.
   static void switch_fibers(Fiber& from, Fiber& to);
   void wear(const Identity& identity) { identity_ = &identity; }
+  const Identity& identity() const { return *identity_; }
   void wear(const Fiber& other) { identity_ = other.identity_; }
 
   // What a fiber does first. `host`: the fiber that stands for the OS thread.
