@@ -9,11 +9,11 @@ import mmap
 
 import numpy as np
 import pytest
-from guarded import call
-from test_ops import CASES, cases
 
 from convnet.arrays import Stream
 from convnet.backends import Device, Tensor, itemsize, load_module
+from guarded import call
+from test_ops import CASES, cases
 
 MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python 3.12 has no name for it
 MOST_PITCH = 2**28 - 64  # conv counts rows and pitches in 32 bits and says so of more: conv_launch.cuh

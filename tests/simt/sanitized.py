@@ -17,12 +17,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 LAUNCHES = os.environ["SIMT_LAUNCHES"] = tempfile.mkstemp()[1]  # before the module reads it
 
-import guarded  # noqa: E402
-import numpy as np  # noqa: E402
-from test_ops import CASES, check  # noqa: E402
+import numpy as np
 
-from convnet.arrays import Stream  # noqa: E402
-from convnet.backends import Device, Tensor, load_module  # noqa: E402
+import guarded
+from convnet.arrays import Stream
+from convnet.backends import Device, Tensor, load_module
+from test_ops import CASES, check
 
 
 def all_calls() -> list[tuple[str, str, bool]]:
