@@ -66,7 +66,7 @@ def test_batches_of_a_folder_and_the_report(run, folder, tmp_path):
     out = run("folder", folder, tmp_path / "out", *SMALL)
     rows = [line.split() for line in out.splitlines()]
     assert ["class", "training", "validation"] in rows and ["cherry", "9", "1"] in rows and ["lime", "9", "1"] in rows and ["all", "27", "3"] in rows
-    assert "3 converted from CMYK" in out and "3 converted from L\n" in out and "5 not used:" in out
+    assert "3 converted from CMYK" in out and "3 converted from gray\n" in out and "5 not used:" in out
     for name, reason in {"truncated.jpg": "damaged: image file is truncated", "notes.jpg": "not JPEG or PNG", "empty.png": "empty",
                          "bomb.png": "more than 89,000,000 pixels", "animation.gif": "not JPEG or PNG"}.items():
         assert f"  cherry/{name}: {reason}" in out

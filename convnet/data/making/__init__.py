@@ -33,6 +33,8 @@ from convnet.errors import CannotCreate, DataError, MissingInput
 
 MAKING, REPORT = "making.json", "report.txt"
 BLOCK = 32  # images whose sums are found at once
+MODES = {"1": "black and white", "L": "gray", "LA": "gray with transparency", "P": "a palette", "PA": "a palette with transparency", "I": "gray of 16 bits",
+         "I;16": "gray of 16 bits", "RGBA": "RGB with transparency"}  # what Pillow calls them
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Report:
         if left_out:
             lines.insert(1 + most_classes // 2, f"... ({len(self.class_names) - len(labels)} classes more in {REPORT})")
         lines.append("")
-        lines += [f"{count} converted from {mode}" for mode, count in sorted(self.converted.items())]
+        lines += [f"{count} converted from {MODES.get(mode, mode)}" for mode, count in sorted(self.converted.items())]
         lines.append(f"{len(self.refused)} not used" + (":" if self.refused else ""))
         shown = self.refused if most_classes is None else self.refused[:20]
         lines += [f"  {name}: {reason}" for name, reason in shown]
