@@ -8,7 +8,6 @@ import pytest
 
 import key_table
 from convnet.backends import Device
-from convnet.cli.train import label_kind, net_classes
 from convnet.config import grammar, parse_config
 from convnet.data import open_provider
 from convnet.errors import ConfigError
@@ -16,6 +15,7 @@ from convnet.graph import Graph
 from convnet.layers import LAYERS
 from convnet.layers.weights import WeightLayer
 from convnet.net import DataSpec, Net
+from convnet.wanted import label_kind, net_classes
 from small_nets import (
     DATA,
     IMAGES,

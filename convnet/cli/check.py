@@ -22,8 +22,9 @@ from ..layers import describe
 from ..net import DataSpec, Net
 from ..options import Options, read_options_section
 from ..reference import reference
+from ..wanted import label_kind, net_classes, suitable_provider
 from . import run_command
-from .train import add_options, doubts, label_kind, net_classes, open_devices, suitable_provider
+from .train import add_options, doubts, open_devices
 
 OPTIONS = ["data_path", "data_provider", "train_range", "epochs", "mini", "crop_border", "inner_size", "lr_steps", "lr_drop", "backend", "gpu", "conserve_mem", "strict_legacy"]
 DIALECTS = {
