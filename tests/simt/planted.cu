@@ -11,8 +11,13 @@
 #include <stdexcept>
 #include <string>
 
+#include "ptx/cp_async.cuh"
+#include "ptx/ldmatrix.cuh"
+#include "ptx/mma.cuh"
 #include "runtime.h"
 #include "simt/simt.h"
+
+namespace ptx = convnet::ptx;
 
 namespace {
 
@@ -299,6 +304,91 @@ __global__ void sound_no_barrier(const int* in, int* out) {
   out[i] = in[threadIdx.x] + 1;  // BUG of bounds_released_memory
 }
 
+// ---- asynchronous copies and matrices ---------------------------------------------------------------------------
+
+__global__ void shared_stage_refilled_too_early(const int* in, int* out) {
+  SMEM(int, stages, [2][kThreads]);  // three would do
+  int sum = 0;
+  ptx::cp_async<4>(&stages[0][threadIdx.x], in + threadIdx.x);
+  ptx::cp_async_commit();
+  for (int step = 0; step < 4; ++step) {
+    ptx::cp_async<4>(&stages[(step + 1) % 2][threadIdx.x], in + (threadIdx.x + step) % kThreads);  // BUG
+    ptx::cp_async_commit();
+    ptx::cp_async_wait<1>();
+    __syncthreads();
+    sum += stages[step % 2][63 - threadIdx.x];  // BUG
+  }
+  ptx::cp_async_wait_all();
+  out[threadIdx.x] = sum;
+}
+
+__global__ void shared_copies_of_others_without_barrier(const int* in, int* out) {
+  SMEM(int, stage, [kThreads]);
+  ptx::cp_async<4>(&stage[threadIdx.x], in + threadIdx.x);
+  ptx::cp_async_commit();
+  ptx::cp_async_wait<0>();  // BUG
+  out[threadIdx.x] = stage[63 - threadIdx.x];  // BUG
+}
+
+__global__ void shared_wait_for_one_group_too_few(const int* in, int* out) {
+  SMEM(int, stages, [2][kThreads]);
+  for (int stage = 0; stage < 2; ++stage) {
+    ptx::cp_async<4>(&stages[stage][threadIdx.x], in + threadIdx.x);
+    ptx::cp_async_commit();
+  }
+  ptx::cp_async_wait<1>();
+  __syncthreads();
+  const int sum = stages[0][63 - threadIdx.x] + stages[1][63 - threadIdx.x];  // BUG
+  ptx::cp_async_wait_all();  // BUG
+  out[threadIdx.x] = sum;
+}
+
+__global__ void shared_matrix_loaded_before_it_is_there(const int* in, int* out) {
+  SMEM(int, tile, [2][32][4]);
+  auto& rows = tile[threadIdx.x / 32];
+  rows[threadIdx.x % 32][0] = in[threadIdx.x];  // BUG
+  unsigned registers[4];
+  ptx::ldmatrix(registers, rows[31 - threadIdx.x % 32]);  // BUG
+  out[threadIdx.x] = int(registers[0]);
+}
+
+__global__ void bounds_source_of_a_copy(const int* in, int* out) {
+  SMEM(int, stage, [kThreads]);
+  ptx::cp_async<4>(&stage[threadIdx.x], in + threadIdx.x + 1);  // BUG
+  ptx::cp_async_wait_all();
+  out[threadIdx.x] = stage[threadIdx.x];
+}
+
+__global__ void misuse_exit_with_pending_copies(const int* in, int*) {
+  SMEM(int, stage, [kThreads]);
+  ptx::cp_async<4>(&stage[threadIdx.x], in + threadIdx.x);  // BUG
+  ptx::cp_async_commit();
+}
+
+__global__ void misuse_product_of_half_a_warp(const int*, int*) {
+  float sums[4] = {};
+  const unsigned a[4] = {}, b[2] = {};
+  if (threadIdx.x % 32 < 16) ptx::mma_m16n8k8_tf32(sums, a, b);  // BUG
+}
+
+__global__ void sound_pipeline(const int* in, int* out) {
+  SMEM(int, stages, [3][kThreads]);
+  int sum = 0;
+  ptx::cp_async<4>(&stages[0][threadIdx.x], in + threadIdx.x);
+  ptx::cp_async_commit();
+  for (int step = 0; step < 7; ++step) {
+    ptx::cp_async<4>(&stages[(step + 1) % 3][threadIdx.x], in + (threadIdx.x + step) % kThreads);
+    ptx::cp_async_commit();
+    ptx::cp_async_wait<1>();
+    __syncthreads();
+    unsigned registers[1];
+    ptx::ldmatrix(registers, &stages[step % 3][threadIdx.x % 16 * 4]);
+    sum += int(registers[0]) + stages[step % 3][63 - threadIdx.x];
+  }
+  ptx::cp_async_wait_all();
+  out[blockIdx.x * kThreads + threadIdx.x] = sum;
+}
+
 // ---- running them -----------------------------------------------------------------------------------------------
 
 struct Buffers {
@@ -357,6 +447,10 @@ const std::map<std::string, std::function<void()>> kernels = {
     KERNEL(shared_ordered_by_a_shuffle, 1),
     KERNEL(shared_dynamic_read_before_barrier, 1),
     KERNEL(shared_barrier_of_half_the_work, 1),
+    KERNEL(shared_stage_refilled_too_early, 1),
+    KERNEL(shared_copies_of_others_without_barrier, 1),
+    KERNEL(shared_wait_for_one_group_too_few, 1),
+    KERNEL(shared_matrix_loaded_before_it_is_there, 1),
     KERNEL(global_neighbour_in_block, 1),
     KERNEL(global_sum_without_atomics, 1),
     KERNEL(global_atomic_meets_plain_read, 1),
@@ -372,6 +466,7 @@ const std::map<std::string, std::function<void()>> kernels = {
     KERNEL(bounds_global_write, 1),
     KERNEL(bounds_global_before, 1),
     KERNEL(bounds_misaligned_vector, 1),
+    KERNEL(bounds_source_of_a_copy, 1),
     KERNEL(index_product_overflows, 1, 32769, 65536),
     {"bounds_released_memory", released_memory},
     {"index_cut_to_32_bits", rows_far_apart},
@@ -379,6 +474,8 @@ const std::map<std::string, std::function<void()>> kernels = {
     KERNEL(misuse_shuffle_of_half_a_warp, 2),
     KERNEL(misuse_two_functions_in_a_warp, 2),
     KERNEL(misuse_lane_outside_its_mask, 2),
+    KERNEL(misuse_exit_with_pending_copies, 2),
+    KERNEL(misuse_product_of_half_a_warp, 2),
     KERNEL(sound_reduction, 4),
     KERNEL(sound_double_buffer, 4),
     KERNEL(sound_warp_reduction, 4),
@@ -386,6 +483,7 @@ const std::map<std::string, std::function<void()>> kernels = {
     KERNEL(sound_atomics, 4),
     KERNEL(sound_early_exit, 4),
     KERNEL(sound_no_barrier, 4),
+    KERNEL(sound_pipeline, 4),
 };
 
 }  // namespace
