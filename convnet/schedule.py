@@ -61,12 +61,13 @@ class Schedule:
 
     def rate(self, progress: float, step: int = 0, seed: int = 0) -> float:
         """The rate at `progress` in [0, 1]; `step` and `seed` only matter where there is noise."""
-        rate = self._noiseless(progress)
+        rate = self.noiseless(progress)
         if self.noise_stdev > 0:
             rate *= 1 + _abs_normal(seed, self.name, step) * self.noise_stdev
         return rate
 
-    def _noiseless(self, p: float) -> float:
+    def noiseless(self, p: float) -> float:
+        """The rate at progress `p`, of which noise makes a larger one."""
         if not self.falls:
             return self.base
         if self.kind == "linear":

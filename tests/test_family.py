@@ -25,7 +25,7 @@ PAIRS = {
     "columns-2012": (1000, 396_728, "A12", {
         "conv1a": ([24, 14, 14], [0]), "conv1b": ([24, 14, 14], [1]), "pool1b_neuron": ([24, 7, 7], [1]), "conv2a": ([32, 7, 7], [0]), "cnorm2a": ([32, 7, 7], [0]),
         "hs1b": ([40, 1, 1], [1]), "probs": ([1000, 1, 1], [0]), "logprob": ([3, 1, 1], [0]),
-    }, {"conv1a.W0": (0.01, 4e-5), "conv1a.b": (0.02, 8e-5), "conv1b.W0": (0.01, 1e-5), "conv1b.b": (0.02, 2e-5), "conv2b.W1": (0, 0)},
+    }, {"conv1a.W0": (0.01, 4e-5), "conv1a.b": (0.02, 8e-5), "conv1b.W0": (0.01, 1e-5), "conv1b.b": (0.02, 2e-5), "conv2b.W1": (0, 0), "fca.W1": (0.01, 0.01)},
         [r"schedB: dexp\[250,0,4\]: parameters without names, read as dexp\[tgtFactor=250,noiseStdev=0,numSteps=4\]",
          r"sched=jdexp\[1000,4\]: an old key, read as schedW=jdexp\[tgtFactor=1000,numSteps=4\] and schedB=jdexp\[tgtFactor=1000,numSteps=4\]", r"wcnorm=0,0: an old key",
          r"schedW: linear\[1,1\]: parameters without names, read as linear\[tgtFactor=1,noiseStdev=1\]", r"\[logprob\] epoch 51= means nothing",

@@ -136,7 +136,7 @@ def layer_facts(node: Node, executed: int, factors: tuple[float, float]) -> dict
         "neurons": neurons(node),
         "connections": connections(node),
         "multiply_adds": executed,
-        "rates": {name: {"start": factors[0] * weights.rate.rate(0.0), "end": factors[1] * weights.rate.rate(1.0), "schedule": str(weights.rate)}
+        "rates": {name: {"start": factors[0] * weights.rate.noiseless(0.0), "end": factors[1] * weights.rate.noiseless(1.0), "schedule": str(weights.rate)}
                   for name, weights in node.weights.items()},
     }
 
