@@ -15,7 +15,7 @@ from PIL import Image
 from convnet.data import color_pca_of, mean_of, open_provider
 from convnet.data.decode import BadImage, decode, decode_square
 from convnet.data.making import Settings, make
-from convnet.data.making.sources import FolderSource
+from convnet.data.making.sources import FolderSource, shuffled
 from convnet.errors import CannotCreate, DataError, MissingInput
 from data_command import SMALL, DataCommand, encoded, photograph
 
@@ -95,8 +95,16 @@ def test_the_bytes_are_the_same_for_any_number_of_workers(run, folder, tmp_path,
     first = digests(tmp_path / "1")
     assert first == digests(tmp_path / "2") == digests(tmp_path / "3")
     assert set(first) == {"batches.json", "mean.npy", "report.txt", *(f"data_batch_{i}" for i in range(1, 6))}
-    run("folder", folder, tmp_path / "other", *SMALL, *kind, "--seed", 2)
-    assert first["data_batch_1"] != digests(tmp_path / "other")["data_batch_1"]
+
+
+def test_the_seed_says_the_order_of_the_images(run, folder, tmp_path):
+    orders = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run("folder", folder, tmp_path / name, "--size", 8, "--validation-share", 0, "--seed", seed)
+        orders.append(open_provider("image", tmp_path / name).open(1).header["names"])
+    assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == sorted(orders[2]) != orders[0]
+    assert shuffled(range(10), 1, 1) == [0, 6, 5, 3, 4, 9, 7, 8, 2, 1]
+    assert shuffled(range(10), 2, 1) == [2, 7, 0, 9, 8, 1, 5, 6, 3, 4]  # with every numpy
 
 
 def test_a_raw_batch_has_the_pixels_of_before_the_jpeg(run, folder, tmp_path):
