@@ -37,7 +37,7 @@ TYPES = {
     **dict.fromkeys(("blur", "nailbed", "href", "crop"), (ACTS, f"{IMAGE}test_gradients_are_right")),
     **dict.fromkeys(("resize", "rgb2yuv", "rgb2lab"), (ACTS, NO_GRADIENT)),
     "rscale": (f"{IMAGE}test_rscale_draws_a_size_and_a_crop_for_each_training_step", f"{IMAGE}test_what_has_no_gradient_is_refused_above_weights"),
-    "concat": ("test_replicas::test_pass_joins_like_concat", ALL), "pass": ("test_replicas::test_pass_joins_like_concat", ALL),
+    **dict.fromkeys(("concat", "pass"), ("test_keys::test_joined_inputs_lie_one_after_the_other", ALL)),
     "eltsum": ("test_keys::test_labels_may_be_joined_with_what_the_net_computes", JOIN), "eltmax": ("test_join::test_the_maximum_is_that_of_all_inputs", JOIN),
     "neuron": (FORMULA, "test_neurons::test_gradients_agree_with_differences"),
     "cmrnorm": (f"{NORM}test_the_scale_is_divided_by_the_size_of_the_window", f"{NORM}test_gradients_are_right"),

@@ -99,6 +99,21 @@ def test_a_device_below_the_default_is_refused():
         parse_config(*around(keys_of("fc", "gpu=0,-1"), "data"))
 
 
+@BACKENDS
+@pytest.mark.parametrize("kind", ["concat", "pass"])
+@pytest.mark.parametrize(("inputs", "shape"), [("data,conv1,data", (9, 6, 6)), ("data,pixels", (113, 1, 1))])
+def test_joined_inputs_lie_one_after_the_other(kind, inputs, shape, backend):
+    """Images of one size stay images."""
+    layers, _ = around(f"type={kind}", inputs)
+    layers = layers.replace("[layer]", f"{fc('pixels', 'data', 5)}[layer]") if "pixels" in inputs else layers
+    with small_net(layers, params_of(layers), backend) as net:
+        arrays = arrays_for(net)
+        kept = net.test(arrays, (*({*inputs.split(",")} - {"data"}), "layer"))[1] | {"data": arrays[0]}
+    assert kept["layer"].shape == (*shape, IMAGES)
+    expected = np.concatenate([kept[name].reshape(-1, IMAGES) for name in inputs.split(",")])
+    np.testing.assert_array_equal(kept["layer"].reshape(expected.shape), expected)
+
+
 # ---- weights --------------------------------------------------------------------------------------------
 
 RATES = {"epsW": 0.3, "epsB": 0.2, "momW": 0.8, "momB": 0.7, "wc": 0.05}
