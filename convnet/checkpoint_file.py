@@ -128,7 +128,7 @@ def _read(path, take) -> dict:
             if begin != _BEGIN:
                 found = f"it begins with {begin!r}" if begin else "it is empty"
                 raise DataError(f"{path}: not a checkpoint of convnet: {found}; expected a zip "
-                                f"file, which begins with {_BEGIN!r}")
+                                f"file, which begins with {_BEGIN!r}; convnet-convert makes one of another program's")
             return _read_zip(path, file, take)
     except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError) as error:
         raise MissingInput(f"{path}: cannot read this checkpoint: {error.strerror}; expected a "
@@ -184,7 +184,8 @@ def _entries(path, archive, size: int) -> dict[str, zipfile.ZipInfo]:
     if total > size:
         raise DataError(f"{path}: claims to hold {total} bytes, and has {size}")
     if HEADER not in entries:
-        raise DataError(f"{path}: not a checkpoint of convnet: a zip without {HEADER}")
+        raise DataError(f"{path}: not a checkpoint of convnet: a zip without {HEADER}; "
+                        "convnet-convert makes one of another program's")
     return entries
 
 

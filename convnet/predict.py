@@ -39,7 +39,8 @@ def newest_checkpoint(path: Path) -> tuple[Path, list[str]]:
         texts += damaged
         if newest:
             return newest, texts
-    raise MissingInput("\n".join([*texts, f"{path}: no valid checkpoint there; expected a folder that convnet-train --save-path wrote"]))
+    raise MissingInput("\n".join([*texts, f"{path}: no valid checkpoint there; expected a folder that convnet-train --save-path wrote "
+                       "(convnet-convert brings those of other programs in)"]))
 
 
 def load_checkpoint(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
