@@ -209,11 +209,33 @@ def test_cifar_keeps_its_order_and_pixels(run, tmp_path, name):
     assert labels.ravel().tolist() == second.get(b"labels", second.get(b"fine_labels"))
 
 
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_binary_version_of_cifar_gives_the_same(run, tmp_path, name):
+    files, binary = {path.rpartition("/")[2]: data for path, data in cifar_files(name).items()}, {}
+    for file, data in files.items():
+        record = {key if isinstance(key, str) else key.decode(): value for key, value in pickle.loads(data, encoding="bytes").items()}
+        if "meta" in file:
+            names = next(value for key, value in record.items() if "names" in key)
+            binary["batches.meta.txt" if name == "cifar10" else "fine_label_names.txt"] = b"\n".join(n if isinstance(n, bytes) else n.encode() for n in names)
+        else:
+            before = b"" if name == "cifar10" else b"\7"  # the coarse label
+            binary[f"{file}.bin"] = b"".join(before + bytes([label]) + row.tobytes() for label, row in zip(record.get("labels", record.get("fine_labels")), record["data"], strict=True))
+    write_tar(tmp_path / "python.tar.gz", {f"a/{n}": d for n, d in files.items()}, "w:gz")
+    write_tar(tmp_path / "binary.tar.gz", {f"b/{n}": d for n, d in binary.items()}, "w:gz")
+    for form in ("python", "binary"):
+        run(name, tmp_path / form, "--from", tmp_path / f"{form}.tar.gz", "--batch-size", 20)
+    first, second = ({path.name: path.read_bytes() for path in (tmp_path / form).iterdir() if path.name != ".lock"} for form in ("python", "binary"))
+    assert first == second and len(first) > 4
+    write_tar(tmp_path / "cut.tar", {n: d[:-1] for n, d in binary.items()})
+    run(name, tmp_path / "out", "--from", tmp_path / "cut.tar", code=65)
+    assert ".bin: " in run.told and f"expected {3073 if name == 'cifar10' else 3074} an image" in run.told
+
+
 def test_wrong_archives_of_cifar_are_told(run, tmp_path):
     files = cifar_files("cifar10")
     write_tar(tmp_path / "short.tar.gz", {n: d for n, d in files.items() if "_3" not in n}, "w:gz")
     run("cifar10", tmp_path / "out", "--from", tmp_path / "short.tar.gz", code=66)
-    assert "short.tar.gz: no data_batch_3 in it" in run.told
+    assert "short.tar.gz: no data_batch_3 in it; expected the Python or the binary version of cifar10" in run.told
     files["cifar-10-batches-py/data_batch_4"] = pickle.dumps({"data": [1]}, 2)
     write_tar(tmp_path / "wrong.tar.gz", files, "w:gz")
     run("cifar10", tmp_path / "out", "--from", tmp_path / "wrong.tar.gz", code=65)

@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, kind in (("cifar10", "CIFAR-10"), ("cifar100", "CIFAR-100"), ("mnist", "MNIST")):
         command = commands.add_parser(name, help=f"of {kind}, which is fetched")
         add_target(command)
-        what = "folder with its four idx files" if name == "mnist" else "the archive of its Python version, or the folder it was unpacked to"
+        what = "folder with its four idx files" if name == "mnist" else "the archive of its Python or binary version, or the folder it was unpacked to"
         command.add_argument("--from", dest="source", metavar="PATH", help=f"{what}; nothing is fetched then")
         command.add_argument("--batch-size", type=int, default=10000, metavar="N", help="images in a batch (default 10000)")
     check = commands.add_parser("check", help="reads all batches of a folder, and compares checksums")

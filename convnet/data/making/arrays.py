@@ -18,6 +18,7 @@ from convnet.data.making.sources import Item, Source, read_small_files
 from convnet.errors import DataError, MissingInput
 from convnet.legacy.pickles import read_pickle
 
+CIFAR_BYTES = 3 * 32 * 32
 MNIST_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
@@ -77,27 +78,63 @@ class ArraySource(Source):
 # ---- CIFAR -------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Cifar:
+    """What is where in a published archive: files of training images, then the one of test images, and the names of the classes."""
+
+    files: tuple[str, ...]
+    meta: str
+    labels: str
+    names: str
+    label_bytes: int  # before each image of the binary version, the last the class
+
+    @property
+    def binary(self) -> tuple[str, ...]:
+        return tuple(f"{file}.bin" for file in self.files)
+
+
+CIFARS = {
+    "cifar10": Cifar((*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"), "batches.meta", "labels", "label_names", 1),
+    "cifar100": Cifar(("train", "test"), "meta", "fine_labels", "fine_label_names", 2),
+}
+
+
 def cifar(name: str, archive: Path) -> ArraySource:
-    """name: cifar10 or cifar100; the archive of the Python version, or the folder it was unpacked to."""
-    if name == "cifar10":
-        files, meta, label_key, name_key = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"], "batches.meta", "labels", "label_names"
+    """name: cifar10 or cifar100; the archive of the Python or the binary version, or the folder it was unpacked to."""
+    form = CIFARS[name]
+    names_file = "batches.meta.txt" if name == "cifar10" else "fine_label_names.txt"
+    found = read_small_files(archive, [], [*form.files, form.meta, *form.binary, names_file])
+    binary = form.binary[0] in found
+    missing = [file for file in ((*form.binary, names_file) if binary else (*form.files, form.meta)) if file not in found]
+    if missing:
+        raise MissingInput(f"{archive}: no {missing[0]} in it; expected the Python or the binary version of {name}")
+    if binary:
+        sets = [_binary_images(found[file], form.label_bytes, f"{archive}: {file}") for file in form.binary]
+        names = found[names_file].decode("utf-8", "replace").split()
     else:
-        files, meta, label_key, name_key = ["train", "test"], "meta", "fine_labels", "fine_label_names"
-    contents = read_small_files(archive, [*files, meta])
-    records = {file: _dict(contents[file], f"{archive}: {file}") for file in [*files, meta]}
-    names = records[meta].get(name_key)
-    if not isinstance(names, list) or not all(isinstance(text, (str, bytes)) for text in names):
-        raise DataError(f"{archive}: {meta}: no {name_key}; is it the Python version of the archive?")
-    names = [text if isinstance(text, str) else text.decode("utf-8", "replace") for text in names]
-    sets = []
-    for file in files:
-        data, labels = records[file].get("data"), records[file].get(label_key)
-        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072 \
-                or not isinstance(labels, list) or not all(type(label) is int for label in labels):
-            raise DataError(f"{archive}: {file}: expected data of uint8, 3072 an image, and {label_key}")
-        sets.append((data.reshape(-1, 3, 32, 32), labels))
+        sets = [_pickled_images(_dict(found[file], f"{archive}: {file}"), form.labels, f"{archive}: {file}") for file in form.files]
+        names = _dict(found[form.meta], f"{archive}: {form.meta}").get(form.names)
+        if not isinstance(names, list) or not all(isinstance(text, (str, bytes)) for text in names):
+            raise DataError(f"{archive}: {form.meta}: no {form.names}; is it the Python version of the archive?")
+        names = [text if isinstance(text, str) else text.decode("utf-8", "replace") for text in names]
     training = np.concatenate([data for data, _ in sets[:-1]]), [label for _, labels in sets[:-1] for label in labels]
     return ArraySource(name, {"training": training, "test": sets[-1]}, names)
+
+
+def _pickled_images(record: dict, key: str, where: str) -> tuple[np.ndarray, list[int]]:
+    data, labels = record.get("data"), record.get(key)
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != CIFAR_BYTES \
+            or not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        raise DataError(f"{where}: expected data of uint8, {CIFAR_BYTES} an image, and {key}")
+    return data.reshape(-1, 3, 32, 32), labels
+
+
+def _binary_images(data: bytes, label_bytes: int, where: str) -> tuple[np.ndarray, list[int]]:
+    length = label_bytes + CIFAR_BYTES
+    if not data or len(data) % length:
+        raise DataError(f"{where}: {len(data):,} bytes, expected {length} an image")
+    rows = np.frombuffer(data, np.uint8).reshape(-1, length)
+    return rows[:, label_bytes:].reshape(-1, 3, 32, 32), rows[:, label_bytes - 1].tolist()
 
 
 def _dict(data: bytes, name: str) -> dict:
