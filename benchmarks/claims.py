@@ -289,6 +289,7 @@ def main() -> int:
 
     from convnet.backends import choose_backend, cores
     from convnet.errors import CommandLineError
+    from convnet.profile import write
 
     names = list(CLAIMS) if asked.all else asked.names
     if unknown := [name for name in names if name not in CLAIMS]:
@@ -306,34 +307,36 @@ def main() -> int:
         raise CommandLineError(f"{name} cannot be tried on the digits: {refused[name]}; --data-path DIR tries it on CIFAR-10 (convnet-data cifar10 fetches that)")
     if asked.plot and "relu" not in names:
         raise CommandLineError("--plot draws the training errors of the claim relu; name it too")
-    rows: list[Row] = []
+    left_out = {name: refused[name] for name in names if name in refused}
+    record = {"command": shlex.join(["python", "benchmarks/claims.py", *sys.argv[1:]]), "machine": machine(), "data": data.name,
+              "training": data.words | {"seeds": asked.seeds}, "rows": [], "refused": left_out}
+    print(heading(data, asked.seeds), flush=True)
     with Kitchen(asked.jobs or (1 if choose_backend(asked.backend) == "cuda" else cores())) as kitchen:
         lab = Lab(data, asked.seeds, kitchen)
-        for name in names:
-            if name not in refused:
-                rows += CLAIMS[name](lab)
-    if asked.plot:
-        Path(asked.plot).write_bytes(figure1(lab.curves, data.name))
-    report = tabulate(rows, {name: refused[name] for name in names if name in refused}, data, asked.seeds)
-    print(report)
-    if asked.json:
-        record = {"command": shlex.join(["python", "benchmarks/claims.py", *sys.argv[1:]]), "machine": machine(), "data": data.name, "training": data.words | {"seeds": asked.seeds},
-                  "rows": [asdict(row) | {"verdict": row.verdict} for row in rows], "refused": {name: refused[name] for name in names if name in refused}}
-        Path(asked.json).write_text(json.dumps(record, indent=1, default=str) + "\n")
+        for name in (name for name in names if name not in refused):
+            for row in CLAIMS[name](lab):  # each is told and kept when it is there: all of them take a while
+                print(line_of(row), flush=True)
+                record["rows"].append(asdict(row) | {"difference": row.difference, "verdict": row.verdict})
+            if asked.json:
+                write("--json", asked.json, (json.dumps(record, indent=1, default=str) + "\n").encode())
+            if asked.plot and name == "relu":
+                write("--plot", asked.plot, figure1(lab.curves, data.name))
+    for name, reason in left_out.items():
+        print(f"| {name} | | | | | | not tried: {reason} |")
     return 0
 
 
-def tabulate(rows: list[Row], refused: dict[str, str], data: Data, seeds: int) -> str:
-    """The table, in Markdown."""
-    lines = [f"On {data.name}: trained on batches {data.words['train_range']}, tested on {data.words['test_range']}, {data.words['epochs']} epochs, {seeds} seeds. Mean ± standard",
-             "deviation over the seeds; of a difference ± its standard error, from nets of the same seed. It *shows* where it is in the paper's",
-             "direction by more than twice that.", "",
-             "| claim | the paper's way | the other | difference | the paper, top-1 / top-5 | its program's log | here |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        ways = [f"{way}: {row.column(i)}" for i, way in enumerate(row.ways)]
-        lines.append(f"| {row.claim} | {ways[0]} | {ways[1]} | {row.difference} | {row.paper} | {row.logged} | {row.verdict} |")
-    lines += [f"| {name} | | | | | | not tried: {reason} |" for name, reason in refused.items()]
-    return "\n".join(lines)
+def heading(data: Data, seeds: int) -> str:
+    """The beginning of the table, in Markdown."""
+    return (f"On {data.name}: trained on batches {data.words['train_range']}, tested on {data.words['test_range']}, {data.words['epochs']} epochs, {seeds} seeds. Mean ± standard\n"
+            "deviation over the seeds; of a difference ± its standard error, from nets of the same seed. It *shows* where it is in the paper's\n"
+            "direction by more than twice that.\n\n"
+            "| claim | the paper's way | the other | difference | the paper, top-1 / top-5 | its program's log | here |\n|---|---|---|---|---|---|---|")
+
+
+def line_of(row: Row) -> str:
+    ways = [f"{way}: {row.column(i)}" for i, way in enumerate(row.ways)]
+    return f"| {row.claim} | {ways[0]} | {ways[1]} | {row.difference} | {row.paper} | {row.logged} | {row.verdict} |"
 
 
 def figure1(curves: dict[str, list], name: str) -> bytes:

@@ -27,6 +27,7 @@ from convnet.cli import run_command  # noqa: E402
 from convnet.cli.train import train  # noqa: E402
 from convnet.data import Provider, format_range, open_provider  # noqa: E402
 from convnet.errors import CommandLineError, MissingInput  # noqa: E402
+from convnet.profile import write  # noqa: E402
 from convnet.testing import error_of, predictions  # noqa: E402
 from convnet.trainer import NotFinite  # noqa: E402
 
@@ -200,7 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     if asked.json:
         record = {"command": shlex.join(["python", "benchmarks/revival.py", *(argv or sys.argv[1:])]), "machine": machine(),
                   "results": [asdict(each) | {"verdict": each.verdict} for each in results]}
-        Path(asked.json).write_text(json.dumps(record, indent=1) + "\n")
+        write("--json", asked.json, (json.dumps(record, indent=1) + "\n").encode())
     return 0
 
 

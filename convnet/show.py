@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from .config import parse_config
 from .data import Prefetcher, Provider
@@ -194,7 +195,7 @@ def nearest(net: TrainedNet, layers: Sequence[str], queries: np.ndarray, provide
     wanted = features(net, layers, queries)
     found: Nearest | None = None
     with Prefetcher(provider, numbers) as batches:
-        for batch in batches:
+        for batch in tqdm(batches, total=len(numbers), desc="nearest", unit=" batches", leave=False, disable=None):
             acts = features(net, layers, batch.data[0])
             squares = (wanted**2).sum(0)[:, None] - 2 * wanted.T @ acts + (acts**2).sum(0)  # (queries, images)
             best = squares.argsort(axis=1, kind="stable")[:, :count]
