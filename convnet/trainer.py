@@ -25,6 +25,7 @@ from .schedule import progress
 from .stages import Stage, stage_at
 
 RULE = "=" * 55
+MOST_ROWS = 20_000  # of the history of costs, 2 MB in a checkpoint
 
 
 class NotFinite(ConvnetError):
@@ -240,7 +241,11 @@ class Trainer:
     def _remember(self, kind: str, means: dict[str, list[float]], batches: int) -> None:
         """Keeps mean costs for the curves of convnet-show, beside the epochs done; `batches` of this one are."""
         epochs = self.position.epoch - 1 + batches / len(self.options.train_range)
-        self.history[kind].append([round(epochs, 6), {name: [float(f"{value:.7g}") for value in values] for name, values in means.items()}])
+        rows = self.history[kind]
+        if len(rows) >= MOST_ROWS:  # neighbours become one: a header has its limits, and a screen too
+            rows[:] = [[end, {name: [(a + b) / 2 for a, b in zip(first[name], second[name], strict=True)] for name in second}]
+                       for (_, first), (end, second) in zip(rows[::2], rows[1::2], strict=False)]
+        rows.append([round(epochs, 6), {name: [float(f"{value:.7g}") for value in values] for name, values in means.items()}])
 
     def _means(self, sums: dict[str, list[float]], images: int) -> dict[str, list[float]]:
         kinds = {node.name: len(node.layer.names()) for node in self.net.graph.costs}

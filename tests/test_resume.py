@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convnet import checkpoint
+from convnet import checkpoint, trainer
 from convnet.trainer import Trainer
 from workplace import (
     COMMAND,
@@ -51,6 +51,15 @@ def test_the_checkpoint_has_the_costs_of_the_whole_run(place):
     assert [round(costs["logprob"][0], 6) for _, costs in history["train"]] == pytest.approx(logprobs(out), abs=2e-6)
     assert [epochs for epochs, _ in history["test"]] == [pytest.approx(n / 5) for n in (2, 4, 6, 8, 10)]
     assert history["test"][-1][1]["logprob"] == pytest.approx(contents("parts")[0]["test"]["logprob"], rel=1e-6)
+
+
+def test_of_a_long_run_the_checkpoint_has_means_of_neighbours(place, monkeypatch):
+    monkeypatch.setattr(trainer, "MOST_ROWS", 4)
+    costs = logprobs(place.train("--save-path", "saved"))
+    rows = contents("saved")[0]["history"]["train"]
+    assert [epochs for epochs, _ in rows] == pytest.approx([1.2, 1.6, 1.8, 2.0])  # ten batches: four, two and two joined, ...
+    joined = [(np.mean(costs[:4]) + np.mean(costs[4:6])) / 2, np.mean(costs[6:8]), *costs[8:]]
+    assert [row[1]["logprob"][0] for row in rows] == pytest.approx(joined, abs=2e-6)
 
 
 def test_killed_in_mid_epoch(place):
