@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import occupancy
@@ -59,6 +60,7 @@ class Kernel:
     threads   of a block at most, by its __launch_bounds__; None: it declares none
     shared    bytes of static shared memory
     stack     bytes of local memory a thread
+    launched  threads of the largest block that simt's log of launches has; 0: unknown. dynamic: bytes of shared memory asked for
     code      its instructions; labels: where loops may begin, by name
     """
 
@@ -68,6 +70,8 @@ class Kernel:
     shared: int
     stack: int
     threads: int | None = None
+    launched: int = 0
+    dynamic: int = 0
     code: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
 
@@ -79,7 +83,8 @@ class Kernel:
     @property
     def blocks(self) -> int:
         """That a multiprocessor holds at once."""
-        return occupancy.blocks_of_multiprocessor(self.arch, self.registers, self.threads or USUAL_THREADS, self.shared)
+        threads = self.launched or self.threads or USUAL_THREADS
+        return occupancy.blocks_of_multiprocessor(self.arch, self.registers, threads, self.shared + self.dynamic)
 
     @property
     def local_accesses(self) -> int:
@@ -152,6 +157,19 @@ def readable(name: str) -> str:
         if character == "(" and depth == 0:
             return name[:at]
     return name
+
+
+def add_launches(kernels: list[Kernel], log: str) -> None:
+    """To the kernels, what the file that SIMT_LAUNCHES names has of them, a line for each launch: name, grid, block, dynamic shared memory."""
+    launches: dict[str, tuple[int, int]] = {}
+    for line in log.splitlines():
+        name, _, block, dynamic = line.split("\t")
+        threads = prod(map(int, re.findall(r"\d+", block)))
+        for key in (name, name.partition("<")[0]):  # values of an enum are numbers here, and names there
+            most = launches.get(key, (0, 0))
+            launches[key] = max(most[0], threads), max(most[1], int(dynamic))
+    for kernel in kernels:
+        kernel.launched, kernel.dynamic = launches.get(kernel.name) or launches.get(kernel.name.partition("<")[0], (0, 0))
 
 
 # ---- the tools -----------------------------------------------------------------------------------------------------

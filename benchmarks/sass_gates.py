@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 import occupancy
 
-from sass import GLOBAL_LOADS, GLOBAL_STORES, MULTIPLY_ADDS, Instruction, Kernel, widths
+from sass import (
+    GLOBAL_LOADS,
+    GLOBAL_STORES,
+    MOST_THREADS,
+    MULTIPLY_ADDS,
+    Instruction,
+    Kernel,
+    widths,
+)
 
 # The products of tile.cuh whose template argument `Vector` says that they move quads of float32.
 TILES = r"^(conv|local)_\w+_kernel<float, Tile<.*>, true>$"
@@ -72,6 +80,10 @@ GATES = (
          "the launch would be refused; a kernel without __launch_bounds__ may be launched with 1024 threads"),
     Gate("bytes of static shared memory", "", lambda k: k.shared, "at most", occupancy.STATIC_SHARED,
          "the launch would be refused: more is to be had as DYN_SMEM alone"),
+    Gate("bytes of shared memory", "", lambda k: k.shared + k.dynamic, "at most", lambda k: occupancy.multiprocessor(k.arch).shared_of_block,
+         "the launch would be refused"),
+    Gate("threads of a launch", "", lambda k: k.launched, "at most", lambda k: k.threads or MOST_THREADS,
+         "the launch would be refused: __launch_bounds__ promises fewer"),
     Gate("blocks on a multiprocessor", "", lambda k: k.blocks, "at least", 1,
          "the launch would be refused"),
     Gate("blocks on a multiprocessor", TILES, lambda k: k.blocks, "at least", 2,

@@ -5,9 +5,11 @@
     python benchmarks/sass_report.py FILE.cu --arch 90a --kernels forward
 
 Needs no GPU: cuobjdump and nvdisasm, which the extra `sass` brings and a CUDA toolkit has, and nvcc for what is compiled.
-A row is a kernel. Of one architecture it has registers, threads of a block (by __launch_bounds__; "any": it has none),
-bytes of shared and local memory, blocks that a multiprocessor holds at once (of 256 threads where any number may come),
-accesses to global memory by the bytes that a thread moves, and the share of multiply-adds in the densest loop. Of
+--launches FILE: what `SIMT_LAUNCHES=FILE ./go pytest tests/test_ops.py -k simt` has seen of blocks and dynamic shared memory.
+
+A row is a kernel. Of one architecture it has registers, threads of a block (by __launch_bounds__; "any": it has none; 64/128:
+it was launched with 64), bytes of shared and local memory, blocks that a multiprocessor holds at once (as launched; of 256
+threads where nothing is known), accesses to global memory by the bytes that a thread moves, and the share of multiply-adds in the densest loop. Of
 several it has registers, blocks, and that share. Exits with 1 if a gate is not kept.
 """
 from __future__ import annotations
@@ -21,7 +23,17 @@ from pathlib import Path
 
 from sass_gates import EXCEPTIONS, GATES, failures
 
-from sass import GLOBAL_LOADS, GLOBAL_STORES, KERNELS, ROOT, Kernel, ToolError, Tools, widths
+from sass import (
+    GLOBAL_LOADS,
+    GLOBAL_STORES,
+    KERNELS,
+    ROOT,
+    Kernel,
+    ToolError,
+    Tools,
+    add_launches,
+    widths,
+)
 
 sys.path.insert(0, str(ROOT / "build_backend"))
 from cuda_toolkit import ARCHITECTURES
@@ -64,7 +76,7 @@ def full_table(kernels: list[Kernel]) -> list[list[str]]:
     rows = [[f"sm_{kernels[0].arch}", "registers", "threads", "shared", "local", "blocks", "loads", "stores", "multiply-adds"]]
     for k in kernels:
         loop = f"{share(k)} of {len(k.loop)}" if k.loop else "-"
-        rows.append([k.name, str(k.registers), str(k.threads or "any"), str(k.shared), str(k.stack), str(k.blocks),
+        rows.append([k.name, str(k.registers), f"{k.launched}/" * bool(k.launched) + str(k.threads or "any"), str(k.shared + k.dynamic), str(k.stack), str(k.blocks),
                      by_width(GLOBAL_LOADS, k), by_width(GLOBAL_STORES, k), loop])
     return rows
 
@@ -84,7 +96,8 @@ def print_rows(rows: list[list[str]]) -> None:
 def record(kernel: Kernel) -> dict:
     """Of the JSON file."""
     accesses = {name: dict(widths(ops, kernel.code)) for name, ops in (("loads", GLOBAL_LOADS), ("stores", GLOBAL_STORES))}
-    return {"arch": kernel.arch, "name": kernel.name, "registers": kernel.registers, "threads": kernel.threads, "shared": kernel.shared,
+    return {"arch": kernel.arch, "name": kernel.name, "registers": kernel.registers, "threads": kernel.threads, "launched": kernel.launched,
+            "shared": kernel.shared, "dynamic": kernel.dynamic,
             "local": kernel.stack, "local_accesses": kernel.local_accesses, "blocks": kernel.blocks, **accesses,
             "loop": len(kernel.loop), "share": round(kernel.share, 4)}
 
@@ -94,6 +107,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("sources", nargs="*", type=Path, help=".cu files to compile, in place of all kernels")
     parser.add_argument("--arch", nargs="+", default=[], metavar="ARCH", help=f"all, or some of {' '.join(ARCHITECTURES)}")
     parser.add_argument("--kernels", default="", metavar="PATTERN", help="only kernels whose name matches this regular expression")
+    parser.add_argument("--launches", type=Path, metavar="FILE", help="simt's log of launches, to be held against the bounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows and what fails")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.arch) - {"all", *ARCHITECTURES}):
@@ -106,6 +120,8 @@ def main() -> int:
     kernels = [k for k in gather(Tools(), arguments.sources, arguments.arch) if re.search(arguments.kernels, k.name)]
     if not kernels:
         raise ToolError(f"--kernels {arguments.kernels}: no such kernel")
+    if arguments.launches:
+        add_launches(kernels, arguments.launches.read_text())
     kernels.sort(key=lambda k: (k.name, ARCHITECTURES.index(k.arch)))
     archs = [arch for arch in ARCHITECTURES if any(k.arch == arch for k in kernels)]
     print_rows(full_table(kernels) if len(archs) == 1 else wide_table(kernels, archs))

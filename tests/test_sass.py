@@ -105,6 +105,15 @@ def test_names_are_those_of_the_source(name, readable):
     assert sass.readable(name) == readable
 
 
+def test_launches_are_those_of_the_very_kernel_where_names_agree():
+    small, large = (sound(name=f"conv_kernel<float, Tile<{m}, 32, 4, 4>, true>") for m in (32, 64))
+    neuron, unknown = sound(name="neuron_kernel<3, float>"), sound(name="sgd_kernel<float>")
+    log = [(small.name, "(2,1,1)", "(64,1,1)", "0"), (large.name, "(1,1,1)", "(128,1,1)", "512"), (small.name, "(1,1,1)", "(32,1,1)", "0"),
+           ("neuron_kernel<Neuron::relu, float>", "(9,1,1)", "(32,8,1)", "0")]
+    sass.add_launches([small, large, neuron, unknown], "".join("\t".join(line) + "\n" for line in log))
+    assert [(k.launched, k.dynamic) for k in (small, large, neuron, unknown)] == [(64, 0), (128, 512), (256, 0), (0, 0)]
+
+
 # ---- gates ---------------------------------------------------------------------------------------------------------
 
 TILE = "conv_forward_kernel<float, Tile<64, 128, 8, 8>, true>"
@@ -127,6 +136,8 @@ FAULTS = [
     ("registers of a block: 86016, expected at most 65536", {"threads": 512}),
     ("registers of a block: 73728, expected at most 65536", {"name": "sgd_update_kernel<float>", "threads": None, "registers": 72}),
     ("bytes of static shared memory: 49664, expected at most 49152", {"shared": 49664}),
+    ("bytes of shared memory: 106496, expected at most 101376", {"arch": "86", "dynamic": 80896}),
+    ("threads of a launch: 256, expected at most 128", {"launched": 256}),
     ("blocks on a multiprocessor: 0, expected at least 1", {"name": "sgd_update_kernel<float>", "shared": 200 << 10}),
     ("blocks on a multiprocessor: 1, expected at least 2", {"arch": "75", "shared": 40 << 10}),
     ("multiply-adds in the loop: 1023, expected at least 1024", {"loop": {"LDG_E_128": 6, "FFMA": 1023}}),

@@ -101,14 +101,14 @@ void check_arguments(const Launch& launch) {
   }
 }
 
-// A line for every launch, "kernel grid block", in the file that SIMT_LAUNCHES names.
+// A line for every launch, "kernel grid block dynamic shared bytes", in the file that SIMT_LAUNCHES names.
 void log_launch(const Launch& launch) {
   static const char* path = std::getenv("SIMT_LAUNCHES");
   if (path == nullptr) return;
   static std::mutex mutex;
   static std::ofstream file(path, std::ios::app);
   const std::lock_guard lock(mutex);
-  file << launch.name << '\t' << to_string(launch.grid) << '\t' << to_string(launch.block) << std::endl;
+  file << launch.name << '\t' << to_string(launch.grid) << '\t' << to_string(launch.block) << '\t' << launch.dynamic_smem << std::endl;
 }
 
 void run_blocks(const Launch& launch) {
