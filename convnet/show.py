@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from .cfgfile import suggest
 from .config import parse_config
 from .data import Prefetcher, Provider
 from .drawing import drawn_sources
@@ -158,14 +159,22 @@ def images_at(provider: Provider, numbers: Sequence[int], places: Sequence[int])
     return np.concatenate(parts, axis=-1)
 
 
-def feature_layers(net: TrainedNet) -> list[str]:
-    """What the last layer with weights under the cost reads: the last hidden layer, in one or several columns."""
+def feature_layers(net: TrainedNet, asked: str | None = None) -> list[str]:
+    """The layers by whose acts images are compared: the one that is asked for, or the last hidden layer, in one or several columns.
+
+    That is what the last layer with weights under the cost reads. Raises CommandLineError where there is no such layer.
+    """
+    if asked:
+        names = [node.name for node in net.net.graph.computed if not node.layer.is_cost]
+        if asked not in names:
+            raise CommandLineError(f"--features {asked}: no such layer; expected one of {', '.join(names)}{suggest(asked, names)}")
+        return [asked]
     node = net.net.graph.main_cost.inputs[-1]
     while not node.weights and len(node.inputs) == 1:
         node = node.inputs[0]
     names = [source.name for source in dict.fromkeys(node.inputs) if not source.layer.on_host]
     if not names:
-        raise DataError(f"the net's last layer {node.name} reads the images themselves: it has no hidden layer to compare them by; --features LAYER names one")
+        raise CommandLineError(f"the net's last layer {node.name} reads the images themselves: it has no hidden layer to compare them by; --features LAYER names one")
     return names
 
 

@@ -247,7 +247,7 @@ def test_without_its_data_a_net_still_has_curves_and_filters(saved, tmp_path, ca
 @pytest.mark.parametrize(("more", "error", "message"), [
     (("--figures", "curves,faces"), CommandLineError, "no figure faces; expected some of curves, net, filters"),
     (("--images", "0"), CommandLineError, "--images 0: expected 1 or more"),
-    (("--figures", "nearest", "--features", "fc7"), ValueError, "no layer fc7, expected one of"),
+    (("--figures", "nearest", "--features", "fc7"), CommandLineError, "--features fc7: no such layer; expected one of conv1a, .*did you mean fc9"),
     (("--data-path", "nowhere", "--figures", "nearest"), MissingInput, "nowhere: No such file"),
     (("--figures", "curves", "--out", "/dev/null/x"), CannotCreate, "--out /dev/null/x: Not a directory"),
 ])

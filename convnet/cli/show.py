@@ -182,7 +182,7 @@ class Showing:
     def draw_nearest(self) -> Section:
         provider, options = self.data
         places, images = self.test_images
-        layers = [self.asked.features] if self.asked.features else show.feature_layers(self.net)
+        layers = show.feature_layers(self.net, self.asked.features)
         found = show.nearest(self.net, layers, images, provider, options.train_range, NEAREST)
         same = np.mean(found.labels == self.answers.labels[places][:, None])
         return self.section("nearest", f"The images of the batches {format_range(options.train_range)} whose acts of {' and '.join(layers)} are nearest to those of the test image; "
