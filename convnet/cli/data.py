@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import warnings
 from pathlib import Path
 
 from .. import __version__
+from ..backends import cores
 from ..data import open_provider
 from ..data.image import GROUPS, read_meta
 from ..data.making import Report, Settings, make
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="DIR", help="folder for the batches")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (default: as many as cores); the batches are the same for any number")
+    parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="threads (default: as many as cores); the batches are the same for any number")
 
 
 def share(text: str) -> float:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from convnet.backends import cores
 from convnet.data.batches import Batch
 from convnet.errors import CommandLineError
 
@@ -105,7 +105,7 @@ class Provider:
 
 def default_threads() -> int:
     """Half of the cores, at most 8: on a CPU the net needs them too."""
-    return min(8, max(1, (os.cpu_count() or 1) // 2))
+    return min(8, max(1, cores() // 2))
 
 
 def mean_of(provider: Provider, numbers: Iterable[int]) -> np.ndarray:
