@@ -17,9 +17,10 @@ import numpy as np
 from convnet.checkpoint_file import HEADER, MALFORMED, NewerVersion, load, pack, verify, write
 from convnet.errors import CannotCreate, DataError, MissingInput, WriteFailed
 
-__all__ = ["NewerVersion", "checkpoint_name", "checkpoints", "load", "lock", "newest_valid",
+__all__ = ["LOCK", "NewerVersion", "checkpoint_name", "checkpoints", "load", "lock", "newest_valid",
            "prune", "save", "verify"]
 
+LOCK = ".lock"  # a file of the directory
 _NAME = re.compile(r"(0|[1-9]\d{0,17})\.(0|[1-9]\d{0,17})\.ckpt")
 _TEMPORARY = re.compile(r"\..+\.ckpt\.\d+\.tmp")
 
@@ -160,7 +161,7 @@ def lock(directory, other="another --save-path"):
 def _lock_file(directory: Path, other: str):
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        return open(directory / ".lock", "a+", encoding="utf-8")
+        return open(directory / LOCK, "a+", encoding="utf-8")
     except OSError as error:
         raise CannotCreate(f"{directory}: cannot write in this directory: "
                            f"{error.strerror}; give {other}") from None

@@ -56,7 +56,7 @@ def run(capsys):
 
 
 def digests(path):
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(path.iterdir()) if file.name != ".lock"}
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(path.iterdir())}
 
 
 # ---- folders -------------------------------------------------------------------------------------------
@@ -156,6 +156,15 @@ def test_a_full_disk_leaves_what_is_whole(run, folder, tmp_path):
     assert "making.json" in there and not any(name.endswith(".part") for name in there) and len(there) < len(sizes)
     run("folder", folder, tmp_path / "parts", *SMALL)
     assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+
+
+def test_a_batch_that_was_removed_is_made_again(run, folder, tmp_path):
+    run("folder", folder, tmp_path / "out", *SMALL)
+    before = digests(tmp_path / "out")
+    (tmp_path / "out" / "data_batch_2").unlink()
+    run("check", tmp_path / "out", code=66)
+    run("folder", folder, tmp_path / "out", *SMALL)
+    assert digests(tmp_path / "out") == before
 
 
 def test_other_batches_are_not_overwritten(run, folder, tmp_path):

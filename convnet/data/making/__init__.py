@@ -22,7 +22,7 @@ from PIL import Image, features
 from tqdm import tqdm
 
 from convnet import __version__
-from convnet.checkpoint import lock
+from convnet.checkpoint import LOCK, lock
 from convnet.data.augment import ColorSums
 from convnet.data.batch_file import BatchFile, open_batch, replacing, write_batch
 from convnet.data.batches import format_range
@@ -96,20 +96,27 @@ def make(source: Source, folder: Path, settings: Settings) -> Report:
     """
     keep_freed_memory()
     with lock(folder, "another folder"):
-        plan = planned(source, settings)
-        if (folder / META).exists() and _read(folder / META).get("made") != plan:
-            raise CannotCreate(f"{folder}: holds other batches{_difference(_read(folder / META).get('made'), plan)}; give another folder, or remove it")
-        begin(folder, plan)
-        batches = list(make_batches(source, folder, settings, plan))
-        report = Report(source.class_names)
-        for batch in batches:
-            report.add(batch)
-        if not report.counts.get("training"):
-            raise DataError(f"{folder}: none of the images could be read:\n{report.text(40)}")
-        if not (folder / META).exists():
-            finish(folder, source, settings, plan, batches, report)
-        (folder / MAKING).unlink(missing_ok=True)
-        return report
+        try:
+            return _make(source, folder, settings)
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)  # what is left is the same for everyone
+
+
+def _make(source: Source, folder: Path, settings: Settings) -> Report:
+    plan = planned(source, settings)
+    if (folder / META).exists() and _read(folder / META).get("made") != plan:
+        raise CannotCreate(f"{folder}: holds other batches{_difference(_read(folder / META).get('made'), plan)}; give another folder, or remove it")
+    begin(folder, plan)
+    batches = list(make_batches(source, folder, settings, plan))
+    report = Report(source.class_names)
+    for batch in batches:
+        report.add(batch)
+    if not report.counts.get("training"):
+        raise DataError(f"{folder}: none of the images could be read:\n{report.text(40)}")
+    if not (folder / META).exists():
+        finish(folder, source, settings, plan, batches, report)
+    (folder / MAKING).unlink(missing_ok=True)
+    return report
 
 
 def planned(source: Source, settings: Settings) -> dict:
