@@ -320,7 +320,7 @@ def no_data(config: Config) -> str:
     with contextlib.suppress(ConfigError):
         lines.append(f"  on random images:  convnet-train {files} --data-provider {suitable_provider(config)} --max-steps 10")
     lines.append(f"  on a data set:     convnet-train {files} --data-path DIR --train-range 1-5 --test-range 6")
-    lines.append("where DIR holds data_batch_1, ..., and batches.meta, as in CIFAR-10's Python version")
+    lines.append("where DIR was made by convnet-data, or holds data_batch_1, ..., and batches.meta, as in CIFAR-10's Python version")
     return "\n".join(lines)
 
 
