@@ -23,7 +23,7 @@ namespace {
 
 constexpr int kThreads = 64;
 
-// ---- races in shared memory -----------------------------------------------------------------------
+// ---- races in shared memory ---------------------------------------------------------------------
 
 __global__ void shared_read_before_barrier(const int* in, int* out) {
   SMEM(int, tile, [kThreads]);
@@ -101,7 +101,7 @@ __global__ void shared_barrier_of_half_the_work(const int* in, int* out) {
   out[threadIdx.x] = values[kThreads - 1 - threadIdx.x];  // BUG
 }
 
-// ---- races in global memory, within a block ---------------------------------------------------------
+// ---- races in global memory, within a block -----------------------------------------------------
 
 __global__ void global_neighbour_in_block(const int* in, int* out) {
   out[threadIdx.x] = in[threadIdx.x];  // BUG
@@ -117,7 +117,7 @@ __global__ void global_atomic_meets_plain_read(const int* in, int* out) {
   if (threadIdx.x == 63) out[1] = out[0];  // BUG
 }
 
-// ---- races between blocks -----------------------------------------------------------------------------
+// ---- races between blocks -----------------------------------------------------------------------
 
 __global__ void blocks_count_without_atomics(const int*, int* out) {
   if (threadIdx.x == 0) out[0] += 1;  // BUG
@@ -140,7 +140,7 @@ __global__ void blocks_expect_the_first_to_initialise(const int* in, int* out) {
   atomicAdd(&out[0], in[threadIdx.x]);
 }
 
-// ---- out of bounds ----------------------------------------------------------------------------------------
+// ---- out of bounds ------------------------------------------------------------------------------
 
 __device__ int element(const int* array, int i) {
   return array[i];  // BUG of bounds_shared_through_a_pointer bounds_shared_before_an_array
@@ -192,7 +192,7 @@ __global__ void bounds_misaligned_vector(const int* in, int* out) {
   out[threadIdx.x] = four.x;
 }
 
-// ---- 32 bits for an index ------------------------------------------------------------------------------------
+// ---- 32 bits for an index -----------------------------------------------------------------------
 
 __global__ void index_product_overflows(const int* in, int* out, int rows, int pitch) {
   const int last = (rows - 1) * pitch;  // BUG
@@ -204,7 +204,7 @@ __global__ void index_cut_to_32_bits(const float* rows, float* out, long pitch) 
   out[threadIdx.x] = rows[int(threadIdx.x * pitch)];
 }
 
-// ---- barriers and warp functions ---------------------------------------------------------------------------------
+// ---- barriers and warp functions ----------------------------------------------------------------
 
 __global__ void misuse_divergent_barrier(const int* in, int* out) {
   if (in[threadIdx.x] > 3) {
@@ -234,7 +234,7 @@ __global__ void misuse_lane_outside_its_mask(const int* in, int* out) {
   out[threadIdx.x] = __shfl_sync(0x0000ffffu, in[threadIdx.x], 0);  // BUG
 }
 
-// ---- sound ------------------------------------------------------------------------------------------------------
+// ---- sound --------------------------------------------------------------------------------------
 
 __global__ void sound_reduction(const int* in, int* out) {
   SMEM(int, values, [kThreads]);
@@ -304,7 +304,7 @@ __global__ void sound_no_barrier(const int* in, int* out) {
   out[i] = in[threadIdx.x] + 1;  // BUG of bounds_released_memory
 }
 
-// ---- asynchronous copies and matrices ---------------------------------------------------------------------------
+// ---- asynchronous copies and matrices -----------------------------------------------------------
 
 __global__ void shared_stage_refilled_too_early(const int* in, int* out) {
   SMEM(int, stages, [2][kThreads]);  // three would do
@@ -389,7 +389,7 @@ __global__ void sound_pipeline(const int* in, int* out) {
   out[blockIdx.x * kThreads + threadIdx.x] = sum;
 }
 
-// ---- running them -----------------------------------------------------------------------------------------------
+// ---- running them -------------------------------------------------------------------------------
 
 struct Buffers {
   int* in = reinterpret_cast<int*>(convnet::allocate(0, 64 * sizeof(int)));

@@ -3,7 +3,7 @@
     python tests/simt/sanitized.py CALLS RESULTS
 
 CALLS: JSON, [[case, dtype, tight], ...], null for all there are, or the name of a control: a wrong call of a sound kernel. RESULTS: JSON, for each call the kernels launched with
-their grids, seconds, and what went wrong, "" if nothing. On stderr, between the sanitizer's reports, "==== " and the call.
+their grids, seconds, what went wrong, "" if nothing, and a hash of each output. On stderr, between the sanitizer's reports, "==== " and the call.
 """
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -57,16 +58,18 @@ def main(calls_path: str, results_path: str) -> None:
     with Device("simt", threads=1) as device, open(LAUNCHES) as log:
         for case_id, dtype, tight in calls:
             print(f"==== {case_id} {dtype}{' tight' * tight}", file=sys.stderr, flush=True)
-            start, wrong = time.perf_counter(), ""
+            start, wrong, bits = time.perf_counter(), "", 0
             try:
-                check(cases[case_id], dtype, guarded.call(device, cases[case_id], dtype, tight=tight))
+                outputs = guarded.call(device, cases[case_id], dtype, tight=tight)
+                bits = [zlib.crc32(output.tobytes()) for output in outputs]
+                check(cases[case_id], dtype, outputs)
             except (AssertionError, RuntimeError) as error:
                 wrong = str(error)
             seconds = time.perf_counter() - start
             while device._buffers:
                 device.free(device._buffers[-1])
             kernels = sorted({line.rstrip("\n") for line in log})
-            results.append({"call": [case_id, dtype, tight], "kernels": kernels, "seconds": seconds, "wrong": wrong})
+            results.append({"call": [case_id, dtype, tight], "kernels": kernels, "seconds": seconds, "wrong": wrong, "bits": bits})
     Path(results_path).write_text(json.dumps(results))
     os.unlink(LAUNCHES)
 

@@ -15,6 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a program
 from simt_build import ROOT, build_simt
 
@@ -60,9 +62,15 @@ def library(name: str) -> str:
     return os.path.realpath(path) if os.path.isabs(path) else ""
 
 
+def require(sanitizer: Sanitizer) -> None:
+    if missing := [f"lib{name}.so" for name in sanitizer.libraries if not library(name)]:
+        pytest.skip(f"{' '.join(compiler())} has no {', '.join(missing)}: g++ has, by itself or as a package of its distribution")
+
+
 def module(name: str) -> Path:
     """The module _simt with this sanitizer."""
     sanitizer = SANITIZERS[name]
+    require(sanitizer)
     link = next((flag for flag in f"{sanitizer.flags} {sanitizer.kernel_flags}".split() if flag.startswith("-fsanitize=")), "")
     return build_simt(name, f"{sanitizer.flags} {sanitizer.kernel_flags}", link_flags=link,
                       runtime_flags=f"{sanitizer.runtime_flags} {'-fno-sanitize=thread' if name == 'race' else ''}")

@@ -193,7 +193,8 @@ __global__ void shuffles_kernel(int count, int* results) {
 
 // ---- the C functions ----------------------------------------------------------------------------
 
-// One of each OS thread: thread-local variables of a library that simt is in are scarce (block.cpp).
+// One of each OS thread: thread-local variables of a library that simt is in are scarce
+// (block.cpp).
 std::string& error_text() {
   static thread_local std::string text;
   return text;
@@ -247,8 +248,10 @@ API tickets(int* ticket, int* order, int blocks, int threads) {
 }
 API static_arrays(int* distances) {
   return text_of_error([&] {
-    simt::launch("static_arrays_kernel<5>", simt::Memory::kCaller, static_arrays_kernel<5>, 1, 1, 0, distances);
-    simt::launch("static_arrays_kernel<7>", simt::Memory::kCaller, static_arrays_kernel<7>, 1, 1, 0, distances + 3);
+    simt::launch("static_arrays_kernel<5>", simt::Memory::kCaller, static_arrays_kernel<5>, 1, 1, 0,
+                 distances);
+    simt::launch("static_arrays_kernel<7>", simt::Memory::kCaller, static_arrays_kernel<7>, 1, 1, 0,
+                 distances + 3);
   });
 }
 API thread_indices(int* wrong) {

@@ -45,6 +45,7 @@ def reports(tmp_path_factory):
 
     def build(name: str) -> Path:
         sanitizer, objects = SANITIZERS.get(name, PLAIN), []
+        sanitizers.require(sanitizer)
         for source in [*sorted((KERNELS / "simt").glob("*.cpp")), HERE / "planted.cu"]:
             flags = sanitizer.kernel_flags if source.suffix == ".cu" else sanitizer.runtime_flags
             objects.append(folder / f"{name}_{source.stem}.o")

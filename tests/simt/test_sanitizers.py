@@ -10,10 +10,11 @@ import json
 import re
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sanitizers import REPORT, module, readable, run_python
+from sanitizers import REPORT, SANITIZERS, module, readable, run_python
 
 HERE = Path(__file__).parent
 KERNELS = HERE.parents[1] / "src" / "kernels"
@@ -21,9 +22,18 @@ BUILDS = {"asan": ("asan", ""), "race-threads": ("race", "threads"), "race-block
 ORDERS = {"forward": "0", "reverse": "1", "random": "12345"}
 
 
+@functools.cache
+def build_modules() -> None:
+    """Side by side: each is mostly one file."""
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(module, SANITIZERS))
+
+
 def run(build: str, calls: list | str | None, order: str = "0") -> tuple[list[dict], str]:
     """What the calls did, None for all calls; and what the sanitizer said."""
     name, races = BUILDS.get(build, ("plain", ""))
+    if name != "plain":
+        build_modules()
     with tempfile.TemporaryDirectory() as folder:
         given, results = Path(folder, "calls.json"), Path(folder, "results.json")
         given.write_text(json.dumps(calls))
@@ -72,6 +82,12 @@ def check(build: str, order: str, calls: list | None) -> None:
     assert {line.split("<")[0].partition("\t")[0] for line in launched} == kernels_in_the_sources()
     print(f"{build}, {order}: {len(results)} calls, {len({line.partition(chr(9))[0] for line in launched})} instances of "
           f"{len(kernels_in_the_sources())} kernels, {len(launched)} with grids, no report, {time.perf_counter() - start:.0f} s")
+
+
+@pytest.mark.parametrize("order", ["reverse", "random"])
+def test_the_order_of_threads_and_blocks_changes_no_bit(order):
+    results, _ = run("plain", None, ORDERS[order])
+    assert [r["call"] for r, forward in zip(results, all_calls(), strict=True) if r["bits"] != forward["bits"]] == []
 
 
 @pytest.mark.parametrize(("build", "control"), [("asan", "too long"), ("race-threads", "overlapping"), ("race-blocks", "overlapping")])

@@ -1,4 +1,5 @@
-// The memory that the arguments of a kernel point to, found by walking through them: pointers, and structs of such.
+// The memory that the arguments of a kernel point to, found by walking through them: pointers, and
+// structs of such.
 #pragma once
 
 #include <cstddef>
@@ -47,16 +48,38 @@ void for_fields(const T& value, Visit visit) {
   constexpr int count = field_count<T>();
   auto all = [&](const auto&... fields) { (visit(fields), ...); };
   static_assert(count <= 7, "add a line");
-  if constexpr (count == 1) { const auto& [a] = value; all(a); }
-  if constexpr (count == 2) { const auto& [a, b] = value; all(a, b); }
-  if constexpr (count == 3) { const auto& [a, b, c] = value; all(a, b, c); }
-  if constexpr (count == 4) { const auto& [a, b, c, d] = value; all(a, b, c, d); }
-  if constexpr (count == 5) { const auto& [a, b, c, d, e] = value; all(a, b, c, d, e); }
-  if constexpr (count == 6) { const auto& [a, b, c, d, e, f] = value; all(a, b, c, d, e, f); }
-  if constexpr (count == 7) { const auto& [a, b, c, d, e, f, g] = value; all(a, b, c, d, e, f, g); }
+  if constexpr (count == 1) {
+    const auto& [a] = value;
+    all(a);
+  }
+  if constexpr (count == 2) {
+    const auto& [a, b] = value;
+    all(a, b);
+  }
+  if constexpr (count == 3) {
+    const auto& [a, b, c] = value;
+    all(a, b, c);
+  }
+  if constexpr (count == 4) {
+    const auto& [a, b, c, d] = value;
+    all(a, b, c, d);
+  }
+  if constexpr (count == 5) {
+    const auto& [a, b, c, d, e] = value;
+    all(a, b, c, d, e);
+  }
+  if constexpr (count == 6) {
+    const auto& [a, b, c, d, e, f] = value;
+    all(a, b, c, d, e, f);
+  }
+  if constexpr (count == 7) {
+    const auto& [a, b, c, d, e, f, g] = value;
+    all(a, b, c, d, e, f, g);
+  }
 }
 
-// visit(reach) for every pointer. A struct that knows better what it reaches has a reach_of() in its own namespace.
+// visit(reach) for every pointer. A struct that knows better what it reaches has a reach_of() in
+// its own namespace.
 template <class T, class Visit>
 void for_reaches(const T& value, int argument, Visit visit) {
   if constexpr (requires { reach_of(value); }) {
@@ -71,7 +94,8 @@ void for_reaches(const T& value, int argument, Visit visit) {
       visit(Reach{value, sizeof(Element), argument});
     }
   } else if constexpr (!std::is_arithmetic_v<T> && !std::is_enum_v<T>) {
-    static_assert(std::is_aggregate_v<T>, "a kernel's argument must be a struct whose pointers can be found");
+    static_assert(std::is_aggregate_v<T>,
+                  "a kernel's argument must be a struct whose pointers can be found");
     if constexpr (!is_numbers_only<T, field_count<T>()>()) {
       for_fields(value, [&](const auto& field) { for_reaches(field, argument, visit); });
     }

@@ -76,7 +76,8 @@ void Block::fail_deadlock() const {
   fail(message + "; " + std::to_string(thread_count_ - alive_count_) + " have exited");
 }
 
-// After an error: fibers hold half-run kernels. What these have done comes before what the host does now.
+// After an error: fibers hold half-run kernels. What these have done comes before what the host
+// does now.
 void Block::drop_failed_threads() {
 #if SIMT_RACE
   for (auto& identity : identities_) {
@@ -95,24 +96,27 @@ void Block::drop_failed_threads() {
 }
 
 // ---- identities of the race build ---------------------------------------------------------------
-// Races are between identities, and one that has met others at a barrier comes after them for good. So a run looks for
-// one of two kinds of race:
-//   threads  each thread of a block has an identity, which is its fiber's; it is another one in the next block
-//   blocks   each block has an identity, which all its threads share: what they do to each other is not looked at,
+// Races are between identities, and one that has met others at a barrier comes after them for good.
+// So a run looks for one of two kinds of race:
+//   threads  each thread of a block has an identity, which is its fiber's; it is another one in the
+//   next block blocks   each block has an identity, which all its threads share: what they do to
+//   each other is not looked at,
 //            and barriers have nothing to do
 // A thread that has an identity has a fiber for itself even where it never waits.
 
 namespace {
 
-constexpr size_t kSpareFibers = 3;      // by which identities move on from block to block
-constexpr size_t kBlockIdentities = 32;  // a race between blocks further apart than this is not seen
+constexpr size_t kSpareFibers = 3;  // by which identities move on from block to block
+constexpr size_t kBlockIdentities =
+    32;  // a race between blocks further apart than this is not seen
 
 bool threads_have_identities() {
 #if SIMT_RACE
   static const bool threads = [] {
     const char* text = std::getenv("SIMT_RACES");
     const std::string wanted = text == nullptr || *text == '\0' ? "threads" : text;
-    if (wanted != "threads" && wanted != "blocks") fail("SIMT_RACES is '" + wanted + "', expected threads or blocks");
+    if (wanted != "threads" && wanted != "blocks")
+      fail("SIMT_RACES is '" + wanted + "', expected threads or blocks");
     return wanted == "threads";
   }();
   return threads;
@@ -150,7 +154,8 @@ void Block::give_identities() {
 #endif
 }
 
-// An idle one. The last to be given back is still in the cache; where it has an identity, its turn comes last.
+// An idle one. The last to be given back is still in the cache; where it has an identity, its turn
+// comes last.
 Fiber& Block::take_fiber() {
   if (idle_fibers_.empty()) {
     fibers_.push_back(std::make_unique<Fiber>(fibers_.size(), fiber_entry, this));
@@ -244,7 +249,8 @@ void Block::run_threads_on_this_fiber() {
 // handler: the list of exceptions being handled belongs to the OS thread.
 Thread* Block::run_thread_and_pick_next() {
   try {
-    if (threads_have_identities()) running_->identity().set_name("thread " + to_string(current_thread->thread_idx));
+    if (threads_have_identities())
+      running_->identity().set_name("thread " + to_string(current_thread->thread_idx));
     checkers::acquire(&launch_->began);
     {
       const checkers::Loud loud;
@@ -266,8 +272,8 @@ void Block::end_thread() {
   Thread& self = *current_thread;
   if (!async_copies_.empty() && !async_copies().pending().empty()) {
     const auto& pending = async_copies().pending();
-    fail("exits with asynchronous copies that it has not waited for: " + std::to_string(pending.size()) +
-         ", the first from " + to_string(pending.front().site));
+    fail("exits with asynchronous copies that it has not waited for: " +
+         std::to_string(pending.size()) + ", the first from " + to_string(pending.front().site));
   }
   self.fiber = nullptr;
   --alive_count_;
@@ -320,7 +326,8 @@ int Block::barrier(BarrierKind kind, int predicate, Site site) {
 // Everyone starts again from the first warp in order, the thread that came last included.
 void Block::release_barrier() {
   barrier_.arrived = 0;
-  ++barrier_.generation;  // who wakes late must not come after those that have run ahead to the next
+  ++barrier_
+        .generation;  // who wakes late must not come after those that have run ahead to the next
   barrier_.result = barrier_.accumulated;
   for (unsigned w = 0; w < warps_.size(); ++w) make_ready(w, warps_[w].alive);
   warp_ = choose(ready_warps_);
@@ -374,14 +381,15 @@ void Block::meet(uint32_t mask, bool aligned, const char* name, const void* in, 
   if (combine == nullptr) checkers::acquire(wake_token(self));
 }
 
-// If all lanes have come that can still come: lets them go on. Functions that return something do not order memory,
-// says the programming guide; __syncwarp does.
+// If all lanes have come that can still come: lets them go on. Functions that return something do
+// not order memory, says the programming guide; __syncwarp does.
 void Block::complete(unsigned warp, Collective& collective) {
   if (collective.arrived != (collective.mask & warps_[warp].alive)) return;
   if (collective.aligned && ~collective.arrived != 0) {
     fail(std::string(collective.name) + " at " + to_string(collective.site) +
-         " needs all 32 lanes of the warp; it has " + std::to_string(std::popcount(collective.arrived)) +
-         ", lane " + std::to_string(std::countr_zero(~collective.arrived)) + " has exited or does not exist");
+         " needs all 32 lanes of the warp; it has " +
+         std::to_string(std::popcount(collective.arrived)) + ", lane " +
+         std::to_string(std::countr_zero(~collective.arrived)) + " has exited or does not exist");
   }
   if (collective.combine != nullptr) {
     collective.combine(collective.arrived, collective.in, collective.out);
@@ -415,7 +423,8 @@ void* Block::static_smem(const void* key, size_t bytes, size_t alignment, const 
     refuse(std::to_string(static_smem_used_) + " bytes are static", kMaxStaticSmem);
   }
   const size_t limit = options().architecture->max_smem;
-  if (smem_used_ > limit) refuse(std::to_string(smem_used_) + " bytes are static and dynamic", limit);
+  if (smem_used_ > limit)
+    refuse(std::to_string(smem_used_) + " bytes are static and dynamic", limit);
   const size_t offset = aligned(smem_end_);
   smem_end_ = offset + bytes + kRedzone;
   if (smem_end_ > smem_bytes_) fail("too many arrays of shared memory at " + to_string(site));
@@ -426,8 +435,8 @@ void* Block::static_smem(const void* key, size_t bytes, size_t alignment, const 
   return address;
 }
 
-// Room for the dynamic array and whatever static ones come. In the race build it is new for every block, with tokens:
-// blocks must not meet in memory that a GPU has once for each.
+// Room for the dynamic array and whatever static ones come. In the race build it is new for every
+// block, with tokens: blocks must not meet in memory that a GPU has once for each.
 void Block::lay_out_smem(size_t dynamic) {
   constexpr size_t static_room = kMaxStaticSmem + 64 * (kRedzone + 64);
   const size_t needed = (kSmemFront + dynamic + kRedzone + static_room + 1023) / 1024 * 1024;
@@ -468,8 +477,8 @@ void Block::check_shared(const void* address, size_t bytes, size_t alignment, co
          " bytes that are in no array of the block's shared memory");
   }
   if (reinterpret_cast<uintptr_t>(address) % alignment != 0) {
-    fail(std::string(name) + " at " + to_string(site) + ": the shared address is not a multiple of " +
-         std::to_string(alignment));
+    fail(std::string(name) + " at " + to_string(site) +
+         ": the shared address is not a multiple of " + std::to_string(alignment));
   }
 }
 
@@ -484,8 +493,9 @@ AsyncCopies& Block::async_copies() {
 // ---- the block ----------------------------------------------------------------------------------
 
 Block& Block::of_this_os_thread() {
-  // A pointer, because an extension module with initial-exec variables has all its thread-locals in a block of
-  // some hundred bytes that the whole process shares, and cannot be loaded where that is full.
+  // A pointer, because an extension module with initial-exec variables has all its thread-locals in
+  // a block of some hundred bytes that the whole process shares, and cannot be loaded where that is
+  // full.
   static thread_local const auto block = std::make_unique<Block>();
   return *block;
 }

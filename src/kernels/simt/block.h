@@ -35,8 +35,10 @@ class Block {
   void aligned_collective(const char* name, const void* in, void* out, Combine combine, Site site);
   void* static_smem(const void* key, size_t bytes, size_t alignment, const char* name, Site site);
   void* dynamic_smem() const { return smem_.get() + kSmemFront; }
-  // Fails unless the bytes are in one array of this block's shared memory, at a multiple of `alignment`.
-  void check_shared(const void* address, size_t bytes, size_t alignment, const char* name, Site site) const;
+  // Fails unless the bytes are in one array of this block's shared memory, at a multiple of
+  // `alignment`.
+  void check_shared(const void* address, size_t bytes, size_t alignment, const char* name,
+                    Site site) const;
   bool is_shared(const void* address, size_t bytes) const;
   AsyncCopies& async_copies();
   AsyncLanding async_landing() const { return async_landing_; }
@@ -91,7 +93,8 @@ class Block {
   void give_identities();
   void start(const Launch& launch, uint3 block_idx, uint64_t order, uint64_t seed);
 
-  void meet(uint32_t mask, bool aligned, const char* name, const void* in, void* out, Combine combine, Site site);
+  void meet(uint32_t mask, bool aligned, const char* name, const void* in, void* out,
+            Combine combine, Site site);
   void make_ready(unsigned warp, uint32_t lanes);
   Thread* next_thread();
   unsigned choose(uint32_t candidates);
@@ -109,8 +112,12 @@ class Block {
   // Null but in the race build.
   Token* token(size_t index) { return tokens_ ? &tokens_[index] : nullptr; }
   Token* barrier_token() { return token(barrier_.generation & 1); }
-  Token* arrival_token(const Thread& thread) { return token(2 + 2 * size_t(&thread - threads_.data())); }
-  Token* wake_token(const Thread& thread) { return token(3 + 2 * size_t(&thread - threads_.data())); }
+  Token* arrival_token(const Thread& thread) {
+    return token(2 + 2 * size_t(&thread - threads_.data()));
+  }
+  Token* wake_token(const Thread& thread) {
+    return token(3 + 2 * size_t(&thread - threads_.data()));
+  }
 
   [[noreturn]] void fail_deadlock() const;
   void drop_failed_threads();
@@ -134,7 +141,8 @@ class Block {
   std::string error_;
 
   Identity host_identity_;
-  std::vector<std::unique_ptr<Identity>> identities_;  // of fibers_, or of blocks: see give_identities
+  std::vector<std::unique_ptr<Identity>>
+      identities_;  // of fibers_, or of blocks: see give_identities
   size_t blocks_started_ = 0;
 
   std::unique_ptr<char, FreeDeleter> smem_;  // dynamic, then static
@@ -145,7 +153,8 @@ class Block {
   std::vector<StaticArray> static_arrays_;
   std::unique_ptr<Token[]> tokens_;  // of the barrier, two; of each thread, two
   AsyncLanding async_landing_ = AsyncLanding::kLate;
-  std::vector<AsyncCopies> async_copies_;  // by linear index, from a block's first asynchronous copy on
+  std::vector<AsyncCopies>
+      async_copies_;  // by linear index, from a block's first asynchronous copy on
 };
 
 std::string to_string(uint3 v);

@@ -1,8 +1,10 @@
-// What the runtime tells AddressSanitizer and ThreadSanitizer, in the builds that are made with them.
+// What the runtime tells AddressSanitizer and ThreadSanitizer, in the builds that are made with
+// them.
 //
-// The race build (-DSIMT_RACE) compiles the kernels with -fsanitize=thread and the runtime without it. What the runtime
-// does on a thread's fiber is not the kernel's doing: it is "quiet", even where it calls memcpy or malloc, which
-// ThreadSanitizer sees in any code. The kernel itself is "loud".
+// The race build (-DSIMT_RACE) compiles the kernels with -fsanitize=thread and the runtime without
+// it. What the runtime does on a thread's fiber is not the kernel's doing: it is "quiet", even
+// where it calls memcpy or malloc, which ThreadSanitizer sees in any code. The kernel itself is
+// "loud".
 #pragma once
 
 #include <cstddef>
@@ -67,8 +69,8 @@ struct Loud {
   Loud(const Loud&) = delete;
 };
 
-// That the runtime was called from there, by code whose returns ThreadSanitizer knows: or a report has no line of the
-// kernel for what the runtime does in its name.
+// That the runtime was called from there, by code whose returns ThreadSanitizer knows: or a report
+// has no line of the kernel for what the runtime does in its name.
 struct CalledFrom {
   explicit CalledFrom(void* caller) { enter(caller); }
   ~CalledFrom() { leave(); }

@@ -45,7 +45,8 @@ T shuffle(uint32_t mask, const char* name, T value, int source, Site site) {
     int source;
   } input{value, source};
   T result;
-  auto combine = [](uint32_t arrived, const void* const* in, void* const* out) SIMT_NOT_CHECKED_FOR_RACES {
+  auto combine = [](uint32_t arrived, const void* const* in,
+                    void* const* out) SIMT_NOT_CHECKED_FOR_RACES {
     for (int lane = 0; lane < kWarpSize; ++lane) {
       if (!(arrived >> lane & 1)) continue;
       const int source = static_cast<const Input*>(in[lane])->source;
@@ -99,15 +100,17 @@ namespace simt {
 
 inline uint32_t ballot(uint32_t mask, const char* name, bool predicate, Site site) {
   uint32_t result = 0;
-  auto combine = [](uint32_t arrived, const void* const* in, void* const* out) SIMT_NOT_CHECKED_FOR_RACES {
-    uint32_t votes = 0;
-    for (int lane = 0; lane < kWarpSize; ++lane) {
-      if ((arrived >> lane & 1) && *static_cast<const bool*>(in[lane])) votes |= 1u << lane;
-    }
-    for (int lane = 0; lane < kWarpSize; ++lane) {
-      if (arrived >> lane & 1) *static_cast<uint32_t*>(out[lane]) = votes;
-    }
-  };
+  auto combine = [](uint32_t arrived, const void* const* in, void* const* out)
+                     SIMT_NOT_CHECKED_FOR_RACES {
+                       uint32_t votes = 0;
+                       for (int lane = 0; lane < kWarpSize; ++lane) {
+                         if ((arrived >> lane & 1) && *static_cast<const bool*>(in[lane]))
+                           votes |= 1u << lane;
+                       }
+                       for (int lane = 0; lane < kWarpSize; ++lane) {
+                         if (arrived >> lane & 1) *static_cast<uint32_t*>(out[lane]) = votes;
+                       }
+                     };
   warp_collective(mask, name, &predicate, &result, combine, site);
   return result;
 }

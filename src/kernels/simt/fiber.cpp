@@ -157,7 +157,8 @@ Fiber::~Fiber() {
 void Fiber::rewind() {
   checkers::permit(stack_, stack_bytes_);
 #if SIMT_RACE  // new memory: another identity may come here
-  mmap(stack_, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  mmap(stack_, kStackBytes, PROT_READ | PROT_WRITE,
+       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 #endif
   fake_stack_ = nullptr;
   stack_pointer_ = first_frame(top_, entry_, argument_);

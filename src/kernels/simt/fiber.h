@@ -17,7 +17,8 @@ class Identity {
   Identity(const Identity&) = delete;
   ~Identity() { destroy(); }
 
-  // A new one. It comes after all that the creating identity has done, so only the host creates them.
+  // A new one. It comes after all that the creating identity has done, so only the host creates
+  // them.
   void create();
   void destroy();
   void adopt_current();  // the OS thread's own
@@ -42,8 +43,8 @@ class Fiber {
   // Makes the fiber start anew at its entry. What was on its stack is forgotten, not unwound.
   void rewind();
 
-  // Leaves `from`, which must be the running fiber, and goes on where `to` was left. Both are quiet; an identity that
-  // is left is not, so that it can be destroyed.
+  // Leaves `from`, which must be the running fiber, and goes on where `to` was left. Both are
+  // quiet; an identity that is left is not, so that it can be destroyed.
   static void switch_fibers(Fiber& from, Fiber& to);
   void wear(const Identity& identity) { identity_ = &identity; }
   const Identity& identity() const { return *identity_; }

@@ -46,10 +46,12 @@ std::atomic<uint64_t>& global_order() {
   return order;
 }
 
-// Largest shared memory of a block, after the opt-in: CUDA programming guide, technical specifications.
+// Largest shared memory of a block, after the opt-in: CUDA programming guide, technical
+// specifications.
 constexpr Architecture kArchitectures[] = {
-    {"sm_75", 64 << 10}, {"sm_80", 163 << 10},  {"sm_86", 99 << 10},   {"sm_87", 163 << 10}, {"sm_89", 99 << 10},
-    {"sm_90", 227 << 10}, {"sm_100", 227 << 10}, {"sm_103", 227 << 10}, {"sm_120", 99 << 10}};
+    {"sm_75", 64 << 10},   {"sm_80", 163 << 10},  {"sm_86", 99 << 10},
+    {"sm_87", 163 << 10},  {"sm_89", 99 << 10},   {"sm_90", 227 << 10},
+    {"sm_100", 227 << 10}, {"sm_103", 227 << 10}, {"sm_120", 99 << 10}};
 
 const Architecture& architecture_from_environment() {
   const char* name = std::getenv("SIMT_ARCH");
@@ -87,16 +89,16 @@ void check_limits(const Launch& launch) {
   }
   const Architecture& arch = *options().architecture;
   if (launch.dynamic_smem > arch.max_smem) {
-    refuse(std::to_string(launch.dynamic_smem) + " bytes of dynamic shared memory; the limit of " + arch.name + " is " +
-           std::to_string(arch.max_smem));
+    refuse(std::to_string(launch.dynamic_smem) + " bytes of dynamic shared memory; the limit of " +
+           arch.name + " is " + std::to_string(arch.max_smem));
   }
 }
 
 void check_arguments(const Launch& launch) {
   for (size_t i = 0; i < launch.reach_count; ++i) {
     const Reach& reach = launch.reaches[i];
-    const std::string problem =
-        launch.memory == Memory::kDevice ? problem_of_device_memory(reach) : problem_of_callers_memory(reach);
+    const std::string problem = launch.memory == Memory::kDevice ? problem_of_device_memory(reach)
+                                                                 : problem_of_callers_memory(reach);
     if (!problem.empty()) refuse("argument " + std::to_string(reach.argument) + " is " + problem);
   }
 }
@@ -108,7 +110,8 @@ void log_launch(const Launch& launch) {
   static std::mutex mutex;
   static std::ofstream file(path, std::ios::app);
   const std::lock_guard lock(mutex);
-  file << launch.name << '\t' << to_string(launch.grid) << '\t' << to_string(launch.block) << '\t' << launch.dynamic_smem << std::endl;
+  file << launch.name << '\t' << to_string(launch.grid) << '\t' << to_string(launch.block) << '\t'
+       << launch.dynamic_smem << std::endl;
 }
 
 void run_blocks(const Launch& launch) {
@@ -128,10 +131,13 @@ void run_blocks(const Launch& launch) {
     while (std::gcd(stride, count) != 1) ++stride;
   }
   Block& block = Block::of_this_os_thread();
-  // The launch comes after what the host has done, and before what it does then; blocks of one launch have no order.
+  // The launch comes after what the host has done, and before what it does then; blocks of one
+  // launch have no order.
   struct InHostsOrder {
     const Launch& launch;
-    explicit InHostsOrder(const Launch& launch) : launch(launch) { checkers::release(&launch.began); }
+    explicit InHostsOrder(const Launch& launch) : launch(launch) {
+      checkers::release(&launch.began);
+    }
     ~InHostsOrder() { checkers::acquire(&launch.ended); }
   } in_hosts_order(launch);
   for (uint64_t i = 0; i < count; ++i) {
@@ -145,10 +151,13 @@ void run_blocks(const Launch& launch) {
 
 }  // namespace
 
-Options options() { return {global_order().load(), global_architecture().load(), global_async().load()}; }
+Options options() {
+  return {global_order().load(), global_architecture().load(), global_async().load()};
+}
 void set_options(const Options& options) {
   global_order().store(options.order);
-  global_architecture().store(options.architecture ? options.architecture : &architecture_from_environment());
+  global_architecture().store(options.architecture ? options.architecture
+                                                   : &architecture_from_environment());
   global_async().store(options.async);
 }
 
@@ -161,13 +170,15 @@ const Architecture& architecture(const char* name) {
   throw std::runtime_error(std::string("SIMT_ARCH is '") + name + "', expected one of " + known);
 }
 
-// g++: "... [with auto kernel = lrn_forward_kernel<false, float>]"; clang++: "... [kernel = &convnet::lrn_..."
+// g++: "... [with auto kernel = lrn_forward_kernel<false, float>]"; clang++: "... [kernel =
+// &convnet::lrn_..."
 std::string kernel_name_in(const char* pretty_function) {
   std::string name = pretty_function;
   name = name.substr(name.find("kernel = ") + std::strlen("kernel = "));
   name.resize(name.rfind(']'));
   for (const char* noise : {"&", "convnet::", "{anonymous}::", "(anonymous namespace)::"}) {
-    for (size_t at; (at = name.find(noise)) != std::string::npos;) name.erase(at, std::strlen(noise));
+    for (size_t at; (at = name.find(noise)) != std::string::npos;)
+      name.erase(at, std::strlen(noise));
   }
   return name;
 }

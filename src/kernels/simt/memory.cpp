@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -34,13 +35,15 @@ std::string hexadecimal(uintptr_t address) {
 }
 
 std::string text_of(const Reach& reach) {
-  return std::to_string(reach.bytes) + " bytes at " + hexadecimal(reinterpret_cast<uintptr_t>(reach.begin));
+  return std::to_string(reach.bytes) + " bytes at " +
+         hexadecimal(reinterpret_cast<uintptr_t>(reach.begin));
 }
 
 bool is_mapped(uintptr_t address) {
   const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   unsigned char resident;
-  return mincore(reinterpret_cast<void*>(address / page * page), 1, &resident) == 0;
+  return mincore(reinterpret_cast<void*>(address / page * page), 1, &resident) == 0 ||
+         errno != ENOMEM;
 }
 
 }  // namespace
@@ -55,7 +58,8 @@ std::string problem_of_device_memory(const Reach& reach) {
     const auto& [start, bytes] = *--after;
     if (begin < start + bytes) {
       if (reach.bytes <= start + bytes - begin) return "";
-      return text_of(reach) + ", which is " + std::to_string(begin - start) + " bytes into an allocation of " + std::to_string(bytes);
+      return text_of(reach) + ", which is " + std::to_string(begin - start) +
+             " bytes into an allocation of " + std::to_string(bytes);
     }
   }
   return text_of(reach) + ", which is in no allocation of the device";

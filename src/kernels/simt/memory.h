@@ -1,4 +1,5 @@
-// The memory of simt's devices: what is allocated is known, so that pointers into nowhere are refused at the launch.
+// The memory of simt's devices: what is allocated is known, so that pointers into nowhere are
+// refused at the launch.
 #pragma once
 
 #include <cstddef>
@@ -8,10 +9,12 @@
 
 namespace simt {
 
-// "" if all of it lies in one allocation; else what is wrong with it. Null is fine: kernels test for it.
+// "" if all of it lies in one allocation; else what is wrong with it. Null is fine: kernels test
+// for it.
 std::string problem_of_device_memory(const Reach& reach);
 
-// The same for memory of a caller, of which only the operating system knows: "" if it is mapped at both ends.
+// The same for memory of a caller, of which only the operating system knows: "" if it is mapped at
+// both ends.
 std::string problem_of_callers_memory(const Reach& reach);
 
 }  // namespace simt

@@ -81,7 +81,8 @@ struct Architecture {
   size_t max_smem;  // bytes of a block, static and dynamic
 };
 
-// When an asynchronous copy lands: as late as it may, when its thread waits for it, or as early, when it is issued.
+// When an asynchronous copy lands: as late as it may, when its thread waits for it, or as early,
+// when it is issued.
 enum class AsyncLanding { kLate, kEarly };
 
 struct Options {
@@ -91,7 +92,8 @@ struct Options {
   uint64_t order = 0;
   // Whose limits hold; null: those of SIMT_ARCH in the environment, or else of sm_90.
   const Architecture* architecture = nullptr;
-  // Starts as the environment's SIMT_ASYNC, "late" or "early". A correct kernel gives the same bits in both.
+  // Starts as the environment's SIMT_ASYNC, "late" or "early". A correct kernel gives the same bits
+  // in both.
   AsyncLanding async = AsyncLanding::kLate;
 };
 Options options();
@@ -132,8 +134,14 @@ void launch(const char* name, Memory memory, void (*kernel)(Parameters...), dim3
   };
   std::vector<Reach> reaches;
   auto note = [&](const Reach& reach) { reaches.push_back(reach); };
-  std::apply([&](const auto&... arg) { [[maybe_unused]] int i = 0; (for_reaches(arg, i++, note), ...); }, call.args);
-  run_grid({name, memory, grid, block, dynamic_smem, run_thread, &call, reaches.data(), reaches.size()});
+  std::apply(
+      [&](const auto&... arg) {
+        [[maybe_unused]] int i = 0;
+        (for_reaches(arg, i++, note), ...);
+      },
+      call.args);
+  run_grid(
+      {name, memory, grid, block, dynamic_smem, run_thread, &call, reaches.data(), reaches.size()});
 }
 
 // "conv_forward_kernel<float, Tile<64, 128, 8, 8>, true>" of the __PRETTY_FUNCTION__ below.
