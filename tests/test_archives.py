@@ -127,6 +127,31 @@ def test_wrong_archives_are_told(run, challenge):
     assert "cut.tar: " in run.told
 
 
+def test_devkits_that_make_no_sense_are_told(run, challenge, monkeypatch):
+    def with_devkit(meta, truth):
+        write_tar(challenge / "other.tar", {"meta.mat": meta, "ILSVRC2012_validation_ground_truth.txt": truth})
+        run(*challenge_words(challenge, devkit="other.tar"), code=65)
+        return run.told
+
+    assert "other.tar: meta.mat: found another kind of file, expected a MAT-file" in with_devkit(b"x" * 200, b"1")
+    for line in (b"3", b"0", b"one", b"-1", b"9" * 99):
+        assert "ILSVRC2012_validation_ground_truth.txt: found '" in with_devkit(META_2012, b"1\n" + line)
+    synsets = matlab.read_structures(META_2012, "synsets")
+    for change, told in (({"WNID": np.zeros(3)}, "meta.mat: found the fields ILSVRC2012_ID, WNID"), ({"ILSVRC2012_ID": np.array([[5.0]])}, "the ILSVRC2012_IDs are not 1, 2, 3"),
+                         ({"ILSVRC2012_ID": np.array([[-np.inf]])}, "the ILSVRC2012_IDs are not 1, 2, 3")):
+        monkeypatch.setattr("convnet.data.making.ilsvrc.read_structures", lambda *_, c=change: [synsets[0], synsets[1] | c])
+        assert told in with_devkit(META_2012, b"1")
+
+
+def test_a_devkit_may_be_unpacked(run, challenge):
+    with tarfile.open(challenge / "devkit.tar.gz") as tar:
+        for member in tar:
+            (challenge / "unpacked" / member.name).parent.mkdir(parents=True, exist_ok=True)
+            (challenge / "unpacked" / member.name).write_bytes(tar.extractfile(member).read())
+    run(*challenge_words(challenge, devkit="unpacked"))
+    assert open_provider("image", challenge / "out").class_names == ["caf\u00e9 cat", "fox, vulpes"]
+
+
 def test_a_tar_that_lies_about_sizes_is_refused_or_ends(tmp_path):
     good = tar_bytes({"a.JPEG": b"a" * 600, "b.JPEG": b"b" * 600})
     random = np.random.default_rng(3)
@@ -269,6 +294,22 @@ def test_mnist_is_read_packed_or_not(run, digits):
     for number, images, labels in ((1, *sets[:2]), (2, *sets[2:])):
         found = provider.read(number).data
         assert np.array_equal(found[0][0], np.moveaxis(images, 0, -1)) and np.array_equal(found[1].ravel(), labels)
+
+
+def test_files_of_mnist_that_are_something_else_are_told(run, digits):
+    path, _ = digits
+    (path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros((2, 2), np.uint8)))
+    run("mnist", path / "out", "--from", path, code=65)
+    assert "t10k-labels-idx1-ubyte: found an array of shape (2, 2), expected 1 dimensions" in run.told
+    (path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.full(10, 10, np.uint8)))
+    run("mnist", path / "out", "--from", path, code=65)
+    assert "mnist: test: labels 10 to 10, expected 0 to 9" in run.told
+    (path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(9, np.uint8)))
+    run("mnist", path / "out", "--from", path, code=65)
+    assert "mnist: test: 9 labels for images (10, 1, 28, 28)" in run.told
+    (path / "t10k-labels-idx1-ubyte").unlink()
+    run("mnist", path / "out", "--from", path, code=66)
+    assert "t10k-labels-idx1-ubyte: cannot be read" in run.told
 
 
 def test_idx_files_that_lie_are_refused(tmp_path):

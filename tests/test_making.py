@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from convnet.data import color_pca_of, mean_of, open_provider
+from convnet.data.batch_file import open_batch, write_batch
 from convnet.data.decode import BadImage, decode, decode_square
 from convnet.data.making import Settings, make
 from convnet.data.making.sources import FolderSource, shuffled
@@ -336,6 +337,70 @@ def test_damaged_batches_give_their_images_or_a_data_error(made):
             provider.read(1)
     (made / "data_batch_1").write_bytes(good)
     assert np.array_equal(provider.read(1).data[0], expected)
+
+
+def rewritten(path, header=(), records=None, labels=None):
+    """A batch of the same records and labels, but for these changes, with right checksums."""
+    batch = open_batch(path)
+    write_batch(path, batch.header | dict(header), batch.read_records() if records is None else records, batch.index["label"].tolist() if labels is None else labels)
+
+
+@pytest.mark.parametrize(("change", "told"), {
+    "another size": ({"header": {"shape": [3, 8, 8]}}, r"data_batch_1: images of shape \[3, 8, 8\], expected \[3, 16, 16\], as batches.json says"),
+    "no shape": ({"header": {"shape": [3, 0, 8]}}, "data_batch_1: the header is not one of convnet-data's"),
+    "no kind": ({"header": {"kind": "gif"}}, "data_batch_1: the header is not one of convnet-data's"),
+    "no names": ({"header": {"names": 3}}, "data_batch_1: the header is not one of convnet-data's"),
+    "few names": ({"header": {"names": []}, "records": [b"x"], "labels": [0]}, r"data_batch_1: image 0 \(without a name\): not JPEG or PNG"),
+    "raw of another length": ({"header": {"kind": "raw"}}, r"data_batch_1: records of \d+ bytes, expected 768"),
+    "no image": ({"records": [b"\xff\xd8\xff rest"], "labels": [0]}, "data_batch_1: image 0 .*a damaged JPEG"),
+    "other pixels": ({"records": [encoded(photograph((1, 2, 3), 0, (16, 17)))], "labels": [0]}, "17 x 16 pixels, expected 16 x 16"),
+    "a label below 0": ({"records": [b"x"], "labels": [-1]}, "label -1, expected an integer 0 to 2"),
+}.values())  # fmt: skip
+def test_batches_of_something_else_are_refused(made, change, told):
+    rewritten(made / "data_batch_1", **change)
+    with pytest.raises(DataError, match=told):
+        open_provider("image", made).read(1)
+
+
+def test_files_that_are_no_batches_are_refused(made):
+    provider = open_provider("image", made)
+    for number, data in enumerate((b"", b"CNVBAT1", b"PK\3\4 something", b"CNVBAT1\n" + b"\xff" * 8)):
+        (made / "data_batch_2").write_bytes(data)
+        with pytest.raises(DataError, match="data_batch_2: (found another kind of file|the header is damaged)" if number < 3 else "data_batch_2: the header is damaged"):
+            provider.read(2)
+    (made / "data_batch_2").unlink()
+    with pytest.raises(MissingInput, match="data_batch_2: cannot be read: No such file"):
+        provider.read(2)
+    with pytest.raises(MissingInput, match="no data_batch_9; there are 1-5"):
+        provider.read(9)
+    (made / "batches.json").write_text("{")
+    with pytest.raises(DataError, match=r"batches.json: found no JSON"):
+        open_provider("image", made)
+
+
+def test_batches_that_were_made_otherwise_are_not_mixed_in(run, folder, made):
+    (made / "batches.json").unlink()
+    rewritten(made / "data_batch_4", {"made": {}})
+    run("folder", folder, made, *SMALL, code=73)
+    assert "holds data_batch_1, which convnet-data did not make" in run.told
+    (made / "making.json").write_bytes(json.dumps(open_batch(made / "data_batch_1").header["made"]).encode())
+    run("folder", folder, made, *SMALL, code=73)
+    assert "data_batch_4: was made otherwise, or of other images; remove it" in run.told
+    (made / "making.json").write_text("[]")
+    run("folder", folder, made, *SMALL, code=65)
+    assert "making.json: not what convnet-data wrote; remove it, or give another folder" in run.told
+
+
+def test_long_reports_are_cut_short_where_they_are_printed(run, tmp_path):
+    for label in range(50):
+        below = tmp_path / "all" / f"class{label:02}"
+        below.mkdir(parents=True)
+        (below / "a.png").write_bytes(encoded(photograph((50, 5 * label, 50), 1), "PNG"))
+        (below / "b.png").write_bytes(b"no image")
+    out = run("folder", tmp_path / "all", tmp_path / "out", *SMALL, "--validation-share", 0)
+    assert "... (10 classes more in report.txt)" in out and "50 not used:" in out and "... (30 more in report.txt)" in out
+    report = (tmp_path / "out" / "report.txt").read_text()
+    assert all(f"class{label:02}/b.png: not JPEG or PNG" in report and f"class{label:02} " in report for label in range(50))
 
 
 @pytest.mark.parametrize(("key", "value"), [("version", 2), ("shape", [3, 16]), ("shape", "3x16x16"), ("class_names", []), ("class_names", [1]),

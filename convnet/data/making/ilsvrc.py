@@ -62,7 +62,7 @@ def read_synsets(meta: bytes, year: int, where: str) -> tuple[list[str], list[st
         number, wnid, words = synset.get(f"ILSVRC{year}_ID"), synset.get("WNID"), synset.get("words")
         if not isinstance(number, np.ndarray) or number.size != 1 or not isinstance(wnid, str) or not isinstance(words, str):
             raise DataError(f"{where}: found the fields {', '.join(synset)}, expected ILSVRC{year}_ID, WNID and words")
-        if number.item() <= CLASSES:  # those above stand for groups of classes
+        if 0 < number.item() <= CLASSES:  # those above stand for groups of classes
             found[int(number.item())] = wnid, words
     if not found or sorted(found) != list(range(1, len(found) + 1)):
         raise DataError(f"{where}: the ILSVRC{year}_IDs are not 1, 2, 3, ...")
