@@ -70,6 +70,7 @@ void launch(Grid grid, Stream stream, Args&&... args) {
 
 // Threads of element-wise kernels: x = 32 images, y = 8 rows; blocks: x = rows (there may be more than
 // 65535), y = images.
+constexpr int rows_threads = 256;  // for __launch_bounds__: without them a kernel must do with the registers of 1024
 inline Grid rows_grid(std::int64_t rows, int images) {
   return {dim3(unsigned(ceil_div<std::int64_t>(rows, 8)), unsigned(ceil_div(images, 32))), dim3(32, 8)};
 }

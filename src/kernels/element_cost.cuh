@@ -18,11 +18,13 @@ __device__ inline double over_block(double (&values)[1024], double value) {
   return sum;
 }
 
-// This thread's share of the terms of all elements: x = images, y = rows, in strides of 32.
-template <class Term>
+// This thread's share of the terms of all elements: x = images, y = rows, in strides of 32. `at_once` of an image's terms
+// are in work together: 1024 threads have 64 registers each, which is enough for one with a logarithm.
+template <int at_once = 4, class Term>
 __device__ double share_of(const Term& term, std::int64_t rows, int images) {
   double sum = 0;
   for (std::int64_t r = threadIdx.y; r < rows; r += 32)
+#pragma unroll at_once
     for (int n = int(threadIdx.x); n < images; n += 32) sum += term(r, n);
   return sum;
 }
@@ -62,7 +64,7 @@ __global__ void __launch_bounds__(1024) gsum2_backward_gates_kernel(Rows<const T
 // One block of (32, 32) threads. The images are taken 32 at a time: x = image, y = lane of the rows. What the likeliest
 // rows of an image have for targets is put together by its thread in lane 0.
 template <class T>
-__global__ void __launch_bounds__(1024) bce_forward_kernel(Rows<const T> targets, Rows<const T> probs, Rows<double> costs, double positive_weight) {
+__global__ void __launch_bounds__(1024, 1) bce_forward_kernel(Rows<const T> targets, Rows<const T> probs, Rows<double> costs, double positive_weight) {
   SMEM(double, sums, [1024]);
   SMEM(T, maxima, [32][32]);
   SMEM(double, hits_of, [32][32]);
@@ -99,7 +101,7 @@ __global__ void __launch_bounds__(1024) bce_forward_kernel(Rows<const T> targets
     }
   }
 
-  const double entropy = over_block(sums, share_of(BceTerm<T>{targets, probs, positive_weight}, probs.rows, probs.images));
+  const double entropy = over_block(sums, share_of<1>(BceTerm<T>{targets, probs, positive_weight}, probs.rows, probs.images));
   const double wrong = over_block(sums, share_of(WrongTerm<T>{targets, probs}, probs.rows, probs.images));
   missed = over_block(sums, missed);
   if (lane || column) return;

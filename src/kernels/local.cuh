@@ -33,9 +33,10 @@ local_forward_kernel(Images<const T> images, Images<const T> filters, Images<T> 
 }
 
 //   images_grad[c,v,u,n] = sum over i,j,f of acts_grad[f,y,x,n] * weights[p,c - g C,i,j,f]
-// Its windows are of one pixel: every stride-th of the acts, as in conv_backward_data_kernel.
+// Its windows are of one pixel: every stride-th of the acts, as in conv_backward_data_kernel. Two blocks are what its
+// registers allow: for a third ptxas would spill 8 bytes (sm_86).
 template <class T, class Tile, bool Vector>
-__global__ void __launch_bounds__(Tile::threads)
+__global__ void __launch_bounds__(Tile::threads, 2)
 local_backward_data_kernel(Images<const T> acts_grad, Images<const T> filters, Images<T> images_grad, Conv conv) {
   const PixelTile at = pixel_tile<Tile>(filters.channels, images_grad.images, images_grad.width);
   backward_data_tile<T, Tile, Vector>(acts_grad, filters, images_grad, conv, int(filters.rows()), at.first_m, at.first_n / quad,

@@ -60,7 +60,7 @@ __global__ void avg_pool_forward_kernel(Images<const T> inputs, Images<T> acts, 
 
 // Threads: x = image, y = row (channel, y, x) of inputs.
 template <class T>
-__global__ void avg_pool_backward_kernel(Images<const T> acts_grad, Images<T> inputs_grad, WindowGrid windows, bool sum) {
+__global__ void __launch_bounds__(rows_threads) avg_pool_backward_kernel(Images<const T> acts_grad, Images<T> inputs_grad, WindowGrid windows, bool sum) {
   const Place place = this_place();
   if (place.row >= inputs_grad.rows() || place.n >= inputs_grad.images) return;
   const auto [c, v, u, n] = element_at(inputs_grad, place);
