@@ -93,6 +93,7 @@ def test_mean_and_colours_are_those_of_what_is_stored(run, folder, tmp_path):
 def test_the_bytes_are_the_same_for_any_number_of_workers(run, folder, tmp_path, kind):
     for workers in (1, 2, 3):
         run("folder", folder, tmp_path / str(workers), *SMALL, *kind, "--workers", workers)
+        folder = folder.rename(tmp_path / f"renamed{workers}")
     first = digests(tmp_path / "1")
     assert first == digests(tmp_path / "2") == digests(tmp_path / "3")
     assert set(first) == {"batches.json", "mean.npy", "report.txt", *(f"data_batch_{i}" for i in range(1, 6))}
@@ -228,6 +229,7 @@ def test_names_that_are_no_text_do_no_harm(run, tmp_path):
 @pytest.mark.parametrize(("words", "code", "told"), {
     "nothing there": (["folder", "nowhere", "out"], 66, "nowhere: No such file or directory; expected a folder with one folder a class"),
     "no classes": (["folder", "photographs/lime/some", "out"], 65, "no folders in it"),
+    "no images": (["folder", "empty", "out"], 65, "empty: no images to train on"),
     "size": (["folder", "photographs", "out", "--size", "4"], 2, "--size 4: expected 8 to 4096"),
     "quality": (["folder", "photographs", "out", "--quality", "0"], 2, "--quality 0: expected 1 to 100"),
     "target within the source": (["folder", "photographs", "photographs/batches"], 2, "photographs/batches: lies in photographs, whose folders are classes"),
@@ -237,6 +239,7 @@ def test_names_that_are_no_text_do_no_harm(run, tmp_path):
 }.values())  # fmt: skip
 def test_mistakes_are_told(run, folder, monkeypatch, words, code, told):
     monkeypatch.chdir(folder.parent)
+    (folder.parent / "empty" / "class").mkdir(parents=True)
     run(*words, code=code)
     assert told in run.told
 

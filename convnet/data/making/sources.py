@@ -46,7 +46,7 @@ class Source:
         self.groups = {group: items for group, items in groups.items() if items}
         self.class_names, self.about, self.also = [printable(name) for name in class_names], about, {}
         if "training" not in self.groups:
-            raise DataError(f"{about.get('name', 'the source')}: no images to train on")
+            raise DataError(f"{about['name']}: no images to train on")
 
     def read(self, item: Item) -> bytes:
         """The file, or the pixels, of an image. BadImage where it cannot be read."""
@@ -84,8 +84,10 @@ class FolderSource(Source):
             held = choose_share(training, len(classes), validation_share, seed)
             chosen = {item.place for item in held}
             training = [item for item in training if item.place not in chosen]
-        about = {"name": folder.resolve().name, "validation": validation.resolve().name if validation else validation_share}
-        super().__init__({"training": training, "validation": held}, classes, about)
+        if not training:
+            raise DataError(f"{folder}: no images to train on")
+        # Without the folders' names: the same images elsewhere give the same bytes.
+        super().__init__({"training": training, "validation": held}, classes, {"name": "folder", "validation": "folder" if validation else validation_share})
 
     def read(self, item: Item) -> bytes:
         root, name, _ = item.place
