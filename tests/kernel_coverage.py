@@ -125,6 +125,8 @@ def print_table(files: dict[str, Counts]) -> float:
             print(row(f"    {function}", file.ratio(range(first, last + 1))))
         source = (KERNELS / name).read_text().splitlines()
         holes += [f"{name}:{number}: {source[number - 1].strip()}" for number in sorted(file.lines) if not file.lines[number]]
+    kernels = [file.ratio(list(file.lines)) for name, file in files.items() if name.endswith(".cuh")]
+    print(row("device code (*.cuh)", tuple(map(sum, zip(*kernels, strict=True)))))
     print(row("all", tuple(totals)))
     if holes:
         print("\nNothing runs:", *holes, sep="\n    ")

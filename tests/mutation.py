@@ -6,8 +6,8 @@
     ./go python tests/mutation.py --sample 20              every twentieth
 
 The kernels are compiled once, with all mutants in them (tests/mutants/instrument.py says which there are); backend simt
-runs that build. First every test runs with no mutant and notes what it reaches. Then, for each mutant, a child of this
-process switches it on and runs the tests that reach it until one fails. A crash counts as a failure, and so does a
+runs that build. First every test runs with no mutant and notes what it reaches. Then children of this process switch on
+one mutant after the other and run the tests that reach it until one fails. A crash counts as a failure, and so does a
 test that takes many times as long as it should. A mutant without a barrier gets more orders of the threads.
 
 Prints a table, the survivors and why they are let be (tests/mutants/equivalent.txt). Exit status 1: a survivor without
@@ -27,14 +27,15 @@ import mmap
 import os
 import resource
 import signal
-import struct
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from _pytest.runner import runtestprotocol
 
+from convnet.backends import Device
 from mutants.build import FLAGS, SOURCES, build, kernel_files
 from mutants.instrument import Mutant
 from simt_build import BUILDS
@@ -49,8 +50,11 @@ MODULES = {case.id: path.stem for path in sorted((HERE / "ops").glob("[a-z]*.py"
 WATCHED = 255
 # Of the threads, as SIMT_ORDER has them: forward; what survives that, reverse; and for barriers two random ones.
 ORDERS = ("0", "1", "7", "1234567")
+LONGEST = 2  # seconds: tests that take longer are of whole layers
 MOST_SECONDS = 15  # of tests for a mutant, the quickest first: some code is reached by all tests
 WANTED = 0.95
+BATCH = 25  # mutants for one child, as forking takes longer than most tests
+SURVIVED, CONTAMINATED = -1, 3  # what a child writes down of a mutant; its status when the test that found one fails without it too
 STALLED = 300  # seconds without a new test: a child that waits for ever uses no time of a processor
 
 
@@ -102,6 +106,26 @@ def file_of(item) -> Path:
     return HERE / "ops" / f"{MODULES[case.id]}.py" if item.path.name == "test_ops.py" else item.path
 
 
+class KeptDevice:
+    """In the place of the Device of the fixture: one for all tests of a child, as a new one makes 1024 stacks, which takes 0.1 s."""
+
+    kept: Device | None = None
+
+    def __init__(self, backend: str, threads: int):
+        self.new = lambda: Device(backend, threads=threads)
+
+    def __enter__(self) -> Device:
+        KeptDevice.kept = KeptDevice.kept or self.new()
+        return KeptDevice.kept
+
+    def __exit__(self, *_) -> None:
+        try:
+            for ptr in list(KeptDevice.kept._buffers):
+                KeptDevice.kept.free(ptr)
+        except RuntimeError:  # of a mutant; it may have left anything behind
+            KeptDevice.kept = None
+
+
 class Run:
     """A pytest plugin that runs its own loop over the tests."""
 
@@ -111,8 +135,12 @@ class Run:
         count = 1 + max(mutant.site for mutant in mutants.values())
         self.states = (ctypes.c_uint8 * count).in_dll(library, "PyInit_mutation_states")
         self.variants = (ctypes.c_uint8 * count).in_dll(library, "PyInit_mutation_variants")
-        self.place = mmap.mmap(-1, 8 * jobs)  # which test each child is at
+        # What each child writes down: which mutant it is at, which test, and of each mutant: 0, SURVIVED, or 1 + the test that found it.
+        self.progress = np.frombuffer(mmap.mmap(-1, 8 * (2 + BATCH) * jobs), np.int64).reshape(jobs, 2 + BATCH)
         self.recent: dict[str, collections.deque[str]] = collections.defaultdict(lambda: collections.deque(maxlen=12))
+
+    def pytest_configure(self, config):
+        config.option.tbstyle = "native"  # nobody reads how a mutant failed, and to print it takes longer than the test
 
     def pytest_collection_modifyitems(self, items):
         items[:] = [item for item in items if "simt" in item.nodeid]
@@ -120,6 +148,8 @@ class Run:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session):
         self.items = {item.nodeid: item for item in session.items}
+        self.names = list(self.items)
+        self.number = {name: at for at, name in enumerate(self.names)}
         gc.freeze()
         shared = digest(*SHARED)
         files = {name: file_of(item) for name, item in self.items.items()}
@@ -128,6 +158,8 @@ class Run:
         self.reached_by = collections.defaultdict(list)
         possible = collections.defaultdict(int)
         for name in sorted(self.items, key=lambda name: self.verdicts.reach[name][1]):
+            if self.verdicts.reach[name][1] > LONGEST:
+                continue
             for site, variants in self.verdicts.reach[name][2]:
                 self.reached_by[site].append(name)
                 possible[site] |= variants
@@ -141,10 +173,9 @@ class Run:
 
     def limited(self, name: str, seconds: float) -> bool:
         """Runs a test in this child, for a limited time of the processor; whether it passed."""
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        limit = int(used.ru_utime + used.ru_stime + 3 + 20 * seconds)
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        signal.setitimer(signal.ITIMER_PROF, 0.5 + 10 * seconds)
         reports = runtestprotocol(self.items[name], nextitem=None, log=False)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         return not any(report.failed for report in reports)
 
     def fork(self, slot: int, body) -> int:
@@ -156,6 +187,8 @@ class Run:
             for stream in (0, 1, 2):
                 os.dup2(null, stream)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            if "conftest" in sys.modules:
+                sys.modules["conftest"].Device = KeptDevice
             os._exit(body(slot))
         finally:
             os._exit(99)
@@ -193,51 +226,75 @@ class Run:
 
     def judge_all(self) -> None:
         self.judged: dict[str, str] = {}
-        todo: collections.deque = collections.deque()
+        todo = []
         for key, mutant in self.mutants.items():
             reaching = self.reached_by.get(mutant.site, [])
             known = self.verdicts.of(key, reaching) if reaching else "unreached"
             if known:
                 self.judged[key] = known
             else:
-                todo.append((key, 0))
-        todo = collections.deque(sorted(todo, key=lambda entry: len(self.reached_by[self.mutants[entry[0]].site])))  # what all tests reach last
-        total, running, saved = len(self.mutants), {}, time.monotonic()
-        free = list(range(self.jobs))
-        while todo or running:
-            while todo and free:
-                key, order = todo.popleft()
-                names = self.tests_of(key)
-                slot = free.pop()
-                struct.pack_into("q", self.place, 8 * slot, 0)
-                running[self.fork(slot, self.judge(key, names, order))] = key, order, names, slot, [time.monotonic(), 0]
+                todo.append((key, 0, False))
+        # Barriers first; the others mixed, so that a run that is cut short has seen something of each file.
+        self.todo = collections.deque(sorted(todo, key=lambda entry: (self.mutants[entry[0]].kind != "barrier", digest(entry[0]))))
+        running, free, saved, told = {}, list(range(self.jobs)), time.monotonic(), 0
+        while self.todo or running:
+            while self.todo and free:
+                batch, slot = self.next_batch(), free.pop()
+                self.progress[slot] = 0
+                running[self.fork(slot, self.judge(batch))] = batch, slot, [time.monotonic(), 0, 0]
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 self.end_stalled(running)
-                time.sleep(0.002)
+                time.sleep(0.01)
                 continue
-            key, order, names, slot, _ = running.pop(pid)
+            batch, slot, _ = running.pop(pid)
             free.append(slot)
-            verdict = self.verdict_of(status)
-            if verdict == "survived" and order + 1 < (len(ORDERS) if self.mutants[key].kind == "barrier" else 2):
-                todo.appendleft((key, order + 1))
-                continue
-            killer = ""
-            if verdict != "survived":
-                killer = names[struct.unpack_from("q", self.place, 8 * slot)[0]]
-                recent = self.recent[self.mutants[key].file]
-                if killer in recent:
-                    recent.remove(killer)
-                recent.appendleft(killer)
-            tests = [killer] if killer else self.reached_by[self.mutants[key].site]
-            self.judged[key] = verdict
-            self.verdicts.verdicts[key] = [verdict, self.verdicts.key(tests), killer]
-            if len(self.judged) % 100 == 0:
-                print(f"{len(self.judged)} of {total} mutants", file=sys.stderr, flush=True)
+            self.take(batch, self.progress[slot], status)
+            if len(self.judged) - told >= 100:
+                told = len(self.judged)
+                print(f"{told} of {len(self.mutants)} mutants", file=sys.stderr, flush=True)
             if time.monotonic() - saved > 20:
                 self.verdicts.save()
                 saved = time.monotonic()
         self.verdicts.save()
+
+    def next_batch(self) -> list[tuple[str, int, bool]]:
+        """Some of the mutants left, for the same order of the threads; one that has to be alone is."""
+        batch = [self.todo.popleft()]
+        while self.todo and len(batch) < BATCH and not batch[0][2] and self.todo[0][1:] == batch[0][1:]:
+            batch.append(self.todo.popleft())
+        return batch
+
+    def take(self, batch: list[tuple[str, int, bool]], progress: np.ndarray, status: int) -> None:
+        """Takes over what a child found out. Where it died the mutant it was at did it, if it was the first; else it gets a child of its own."""
+        for at, (key, order, alone) in enumerate(batch):
+            found = progress[2 + at]
+            if found == SURVIVED:
+                if order + 1 < (len(ORDERS) if self.mutants[key].kind == "barrier" else 2):
+                    self.todo.append((key, order + 1, alone))
+                else:
+                    self.settle(key, "survived", "")
+            elif found:
+                self.settle(key, "failed", self.names[found - 1])
+            elif at == progress[0] and os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGPROF, signal.SIGKILL):
+                self.settle(key, "hung", self.names[progress[1]])
+            elif at == progress[0] == 0:
+                self.settle(key, "crashed", self.names[progress[1]])
+            else:
+                self.todo.appendleft((key, order, at == progress[0] and status != CONTAMINATED << 8))
+
+    def settle(self, key: str, verdict: str, killer: str) -> None:
+        self.judged[key] = verdict
+        self.verdicts.verdicts[key] = [verdict, self.verdicts.key([killer] if killer else self.reached_by[self.mutants[key].site]), killer]
+        if killer:
+            self.note(key, killer)
+
+    def note(self, key: str, killer: str) -> None:
+        """What found one mutant of a file may find others."""
+        recent = self.recent[self.mutants[key].file]
+        if killer in recent:
+            recent.remove(killer)
+        recent.appendleft(killer)
 
     def tests_of(self, key: str) -> list[str]:
         """The tests that a mutant gets: of those that reach it the one that found it before, those that found others of its
@@ -253,31 +310,36 @@ class Run:
             names.append(name)
         return names
 
-    def judge(self, key: str, names: list[str], order: int):
-        mutant = self.mutants[key]
+    def judge(self, batch: list[tuple[str, int, bool]]):
+        """What a child does: one mutant after the other, for as long as the last one has left no trace."""
 
         def body(slot: int) -> int:
-            os.environ["SIMT_ORDER"] = ORDERS[order]
-            self.states[mutant.site] = mutant.variant
-            for at, name in enumerate(names):
-                struct.pack_into("q", self.place, 8 * slot, at)
-                if not self.limited(name, self.verdicts.reach[name][1]):
-                    return 1
+            os.environ["SIMT_ORDER"] = ORDERS[batch[0][1]]
+            progress = self.progress[slot]
+            for at, (key, _, _) in enumerate(batch):
+                mutant = self.mutants[key]
+                progress[0] = at
+                self.states[mutant.site] = mutant.variant
+                found = next((name for name in self.tests_of(key) if not self.passes(name, progress)), "")
+                self.states[mutant.site] = 0
+                progress[2 + at] = 1 + self.number[found] if found else SURVIVED
+                if found:
+                    self.note(key, found)
+                    if not self.passes(found, progress):
+                        return CONTAMINATED
             return 0
 
         return body
 
-    @staticmethod
-    def verdict_of(status: int) -> str:
-        if os.WIFSIGNALED(status):
-            return "hung" if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL) else "crashed"
-        return {0: "survived", 1: "failed"}.get(os.WEXITSTATUS(status), "crashed")
+    def passes(self, name: str, progress: np.ndarray) -> bool:
+        progress[1] = self.number[name]
+        return self.limited(name, self.verdicts.reach[name][1])
 
     def end_stalled(self, running: dict) -> None:
-        for pid, (*_, slot, seen) in running.items():
-            at = struct.unpack_from("q", self.place, 8 * slot)[0]
-            if at != seen[1]:
-                seen[:] = time.monotonic(), at
+        for pid, (_, slot, seen) in running.items():
+            now = list(self.progress[slot, :2])
+            if now != seen[1:]:
+                seen[:] = time.monotonic(), *now
             elif time.monotonic() - seen[0] > STALLED:
                 os.kill(pid, signal.SIGKILL)
 
@@ -285,7 +347,7 @@ class Run:
 def judge(module: Path, mutants: dict[str, Mutant], tests: list[Path], verdicts: Verdicts, jobs: int) -> dict[str, str]:
     """Verdict of each mutant; takes out of `mutants` what the types say is none."""
     run = Run(module, mutants, verdicts, jobs)
-    options = ["-s", "-o", "addopts=", *(word for name in ("cacheprovider", "terminal", "faulthandler") for word in ("-p", f"no:{name}"))]
+    options = ["-s", "-o", "addopts=", "--assert=plain", *(word for name in ("cacheprovider", "terminal", "faulthandler") for word in ("-p", f"no:{name}"))]
     status = pytest.main([*options, *map(str, tests)], plugins=[run])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise SystemExit(f"pytest ended with {status!r}")

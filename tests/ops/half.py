@@ -12,7 +12,7 @@ HALVES = np.arange(2**16, dtype=np.uint16).view(np.float16)  # every one there i
 
 
 def to_half(values):
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(np.float32).astype(np.float16)
 
 
@@ -20,8 +20,9 @@ def from_half(halves):
     return halves.astype(np.float64)
 
 
-def narrowing(name, values):
-    return Case("to_half", name, {"values": values}, {"halves": values.shape}, to_half, exact=True, keep={"halves": "float16"}, adds=False)
+def narrowing(name, values, keep=()):
+    return Case("to_half", name, {"values": values}, {"halves": values.shape}, to_half, magnitude=lambda values: np.zeros(values.shape),
+                exact=True, keep={"halves": "float16", **dict(keep)}, adds=False)
 
 
 def widening(name, halves, adds=True):
@@ -32,8 +33,11 @@ def widening(name, halves, adds=True):
 CASES = [
     narrowing("many", normal(7, 3, 2, 129) * np.exp2(np.arange(-28, 14).reshape(7, 3, 2, 1))),
     narrowing("one-image", normal(5, 1)),
+    narrowing("nine-rows", normal(9, 3)),
+    narrowing("least-bits-that-are-no-number", np.array([[0x7F800001, 0xFF800001, 0x7F800000]], np.uint32).view(np.float32), {"values": "float32"}),
     narrowing("edges", EDGES.reshape(-1, 1).astype(np.float32).astype(np.float64)),
     widening("odd", normal(3, 5, 129).astype(np.float16)),
+    widening("nine-rows", normal(9, 3).astype(np.float16)),
     widening("all", HALVES[~np.isnan(HALVES)].reshape(-1, 35)),
     widening("not-a-number", HALVES[np.isnan(HALVES)].reshape(1, -1), adds=False),
 ]

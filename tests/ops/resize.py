@@ -67,6 +67,7 @@ CASES += [
     case("one-element", (1, 1, 1, 1), 1.0),
     case("one-pixel-to-four", (2, 1, 1, 3), 0.5),
     case("two-pixels-to-one", (2, 2, 2, 3), 2.0),
+    case("two-pixels-to-four", (2, 2, 2, 3), 0.5),
     case("far-from-0", (1, 300, 2, 2), 1.1),
     case("17-channels", (17, 4, 5, 2), 1.3),
     case("129-images", (1, 4, 3, 129), 0.8),

@@ -57,12 +57,13 @@ def adaptive_magnitude(state, weights_grad, means, squares, increments, weights,
     return means, new_squares, increments, np.abs(weights) + increments
 
 
-def adaptive_case(name, shape, state=(3, 1, 0.01), slot=0, momentum=0.9, decay=0.004, epsilon=0.01, images=128, first=False, exact=False):
-    """`first`: the averages are still 0, as at the first update; else squares are more than means^2, as they are later."""
+def adaptive_case(name, shape, state=(3, 1, 0.01), slot=0, momentum=0.9, decay=0.004, epsilon=0.01, images=128, first=False, exact=False, squares=None):
+    """`first`: the averages are still 0, as at the first update; else squares are more than means^2, as they are later, or given."""
     draw = integers if exact else normal
     weights_grad, increments, weights = images * draw(*shape, seed=0), draw(*shape, seed=1), draw(*shape, seed=2)
     means = np.zeros(shape) if first else draw(*shape, seed=3)
-    initial = {"means": means, "squares": means**2 + (0 if first else draw(*shape, seed=4)**2), "increments": increments, "weights": weights}
+    squares = means**2 + (0 if first else draw(*shape, seed=4)**2) if squares is None else np.full(shape, squares)
+    initial = {"means": means, "squares": squares, "increments": increments, "weights": weights}
     before = tuple(initial.values())
     return Case("adaptive_update", name, {"state": np.array(state, np.float64), "weights_grad": weights_grad}, dict.fromkeys(initial, shape),
                 lambda state, grad, **scalars: adaptive_update(state, grad, *before, **scalars),
@@ -104,6 +105,7 @@ CASES += [
     adaptive_case("fc", (17, 129)),
     adaptive_case("one", (1, 1)),
     adaptive_case("first-update", (7, 17), first=True),
+    adaptive_case("a-variance-below-0-counts-as-0", (7, 17), squares=0.0),
     adaptive_case("second-rate", (7, 17), state=(3, 1, 8.0, 0.25), slot=1, decay=0.0),
     adaptive_case("first-update-exact", (7, 17), state=(3, 1, 0.5), first=True, exact=True, momentum=0.0, decay=0.25, epsilon=0.25, images=4),
     adaptive_case("not-finite-changes-nothing", (7, 17), state=(3, 0, 0.5), exact=True),
