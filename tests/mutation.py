@@ -54,7 +54,7 @@ LONGEST = 2  # seconds: tests that take longer are of whole layers
 MOST_SECONDS = 15  # of tests for a mutant, the quickest first: some code is reached by all tests
 WANTED = 0.95
 BATCH = 25  # mutants for one child, as forking takes longer than most tests
-SURVIVED, CONTAMINATED = -1, 3  # what a child writes down of a mutant; its status when the test that found one fails without it too
+SURVIVED = -1  # what a child writes down of a mutant that no test found
 STALLED = 300  # seconds without a new test: a child that waits for ever uses no time of a processor
 
 
@@ -122,7 +122,7 @@ class KeptDevice:
         try:
             for ptr in list(KeptDevice.kept._buffers):
                 KeptDevice.kept.free(ptr)
-        except RuntimeError:  # of a mutant; it may have left anything behind
+        except (RuntimeError, ValueError):  # of a mutant; it may have left anything behind
             KeptDevice.kept = None
 
 
@@ -266,7 +266,8 @@ class Run:
         return batch
 
     def take(self, batch: list[tuple[str, int, bool]], progress: np.ndarray, status: int) -> None:
-        """Takes over what a child found out. Where it died the mutant it was at did it, if it was the first; else it gets a child of its own."""
+        """Takes over what a child found out. Where it ended early the mutant it was at did that, if it was the first; else it gets a
+        child of its own."""
         for at, (key, order, alone) in enumerate(batch):
             found = progress[2 + at]
             if found == SURVIVED:
@@ -281,7 +282,7 @@ class Run:
             elif at == progress[0] == 0:
                 self.settle(key, "crashed", self.names[progress[1]])
             else:
-                self.todo.appendleft((key, order, at == progress[0] and status != CONTAMINATED << 8))
+                self.todo.appendleft((key, order, at == progress[0]))
 
     def settle(self, key: str, verdict: str, killer: str) -> None:
         self.judged[key] = verdict
@@ -322,11 +323,13 @@ class Run:
                 self.states[mutant.site] = mutant.variant
                 found = next((name for name in self.tests_of(key) if not self.passes(name, progress)), "")
                 self.states[mutant.site] = 0
+                if found and not self.passes(found, progress):
+                    # It wrote where it should not, or an earlier one did, which nothing noticed: then it is not to blame.
+                    progress[2 + at] = 0 if at else 1 + self.number[found]
+                    return 1
                 progress[2 + at] = 1 + self.number[found] if found else SURVIVED
                 if found:
                     self.note(key, found)
-                    if not self.passes(found, progress):
-                        return CONTAMINATED
             return 0
 
         return body
