@@ -157,6 +157,7 @@ CASES += [
     *bce_cases("probs-0-and-1", (9, 1, 1, 7), probs=integers(9, 1, 1, 7, low=0, high=1)),
     *bce_cases("tiny-probs", (2, 1, 1, 2), probs=rounded(np.array([1e-44, 1e-30, 1e-38, 1e-20]).reshape(2, 1, 1, 2))),
     *bce_cases("all-equally-likely", (9, 1, 1, 7), probs=np.full((9, 1, 1, 7), 0.25)),
+    *bce_cases("70-rows-equally-likely", (70, 1, 1, 7), probs=np.full((70, 1, 1, 7), 0.25)),
     *bce_cases("gradient", (5, 2, 1, 3), coeff=0.7, positive_weight=2.5, check=True),
     known_costs("certain-and-right", [(0, 1), (1, 0)], [(0, 1), (1, 0)], (0, 0, 0)),
     known_costs("certain-and-wrong", [(0, 1), (1, 0)], [(1, 0), (0, 1)], (200, 2, 2)),

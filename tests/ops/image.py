@@ -87,6 +87,7 @@ CASES = [case(*shape, random) for random in (False, True) for shape in SHAPES]
 CASES += [case("corners", (3, 8, 7, 5), 5, 4, False, view) for view in range(1, 10)]
 CASES += [
     case("mean-of-fractions", (3, 7, 7, 5), 5, 5, True, mean=rounded(np.random.default_rng(4).uniform(0, 255, (3, 5, 5)))),
+    case("tall", (2, 20, 4, 3), 17, 2, True),
     case("second-half-of-a-minibatch", (1, 9, 9, 33), 5, 5, True, first_image=33),
     case("32-images-a-crop", (1, 9, 9, 70), 5, 5, True, images_per_crop=32),
     case("second-half-of-32-images-a-crop", (1, 9, 9, 33), 5, 5, True, images_per_crop=32, first_image=33),

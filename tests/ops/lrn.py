@@ -54,6 +54,7 @@ SHAPES = {"plain": (16, 5, 4, 3), "one-element": (3, 1, 1, 1), "48-channels": (4
 CASES = [forward_case(f"{name}-size{size}", shape, size) for name, shape in SHAPES.items() for size in (3, 4, 5)]
 CASES += [backward_case(f"{name}-size{size}", shape, size) for name, shape in SHAPES.items() for size in (3, 4, 5)]
 CASES += [case(f"power{power}", (5, 3, 2, 3), 3, power) for case in (forward_case, backward_case) for power in (0.5, 0.6, 1.0)]
+CASES += [case("nine-rows", (3, 3, 1, 2), 3) for case in (forward_case, backward_case)]
 CASES += [case("more-than-a-tile", (3, 2, 3, 300), 3) for case in (forward_case, backward_case)]
 CASES += [case("window-wider-than-channels", (2, 3, 2, 3), 7) for case in (forward_case, backward_case)]
 CASES += [backward_case(f"gradient-size{size}", (9, 2, 2, 3), size, check=True) for size in (3, 4, 5)]

@@ -46,6 +46,7 @@ assert abs(np.corrcoef(DRAWS.reshape(100, 1000)) - np.eye(100)).max() < 5 / np.s
 
 CASES = [case(f"{c}x{h}x{w}x{n}", (c, h, w, n)) for c, h, w, n in ((1, 1, 1, 1), (3, 1, 1, 3), (7, 3, 2, 5), (17, 1, 1, 129), (16, 2, 2, 64))]
 CASES += [
+    case("33-rows", (33, 1, 1, 2)),
     case("step-0", (9, 1, 1, 17), step=0),
     case("step-of-33-bits", (9, 1, 1, 17), step=2**32 + 5),
     case("largest-seed", (9, 1, 1, 17), seed=2**32 - 1, purpose=2**32 - 1, first_image=9),

@@ -148,6 +148,7 @@ CASES = [
     *cross_map_cases("last-clipped", (8, 1, 1, 129), 3, size=3, stride=3, start=0),
     *cross_map_cases("side-by-side", (6, 4, 3, 3), 3, size=2, stride=2, start=0),
     *cross_map_cases("every-channel", (5, 3, 3, 7), 5, size=3, stride=1, start=-1),
+    *cross_map_cases("fewer-channels-than-lines", (2, 5, 3, 2), 1, size=2, stride=2, start=0),
     *cross_map_cases("one-window", (17, 1, 1, 5), 1, size=17, stride=1, start=0),
     *cross_map_cases("one-element", (1, 1, 1, 1), 1, size=1, stride=1, start=0),
     *cross_map_cases("many-ties", (9, 3, 4, 33), 4, small=True, size=3, stride=2, start=0),

@@ -80,6 +80,7 @@ CASES += [
     random_case("larger-than-the-image", (2, 12, 12, 3), 11, 2.0, step_of(lambda size, *_: size > 12, 12, 11, 2.0)),
     random_case("no-choice", (2, 5, 5, 3), 5, 1.0, 0, exact=True),
     random_case("one-element", (1, 1, 1, 1), 1, 1.5, 0, exact=True),
+    random_case("17-channels", (17, 4, 4, 2), 2, 1.5, 1),
     random_case("129-images", (1, 6, 6, 129), 4, 1.6, 3),
     random_case("step-of-33-bits", (1, 9, 9, 3), 6, 1.5, 2**32 + 5),
     random_case("largest-seed", (1, 9, 9, 3), 6, 1.5, 1, seed=2**32 - 1, purpose=2**32 - 1),
