@@ -65,6 +65,12 @@ def ties_case(name, label, topk, credits_of):
                 exact=True, keep={"costs": "float64"})
 
 
+def no_class_case(name, label):
+    """One image's label is none of the three classes."""
+    return Case("logreg_forward", name, {"labels": np.array([0.0, label]).reshape(1, 1, 1, 2), "probs": columns((1, 0, 0), (1, 0, 0))}, {"costs": (3,)},
+                lambda labels, probs, topk: np.full(3, np.nan), {"topk": 1}, exact=True, keep={"costs": "float64"}, adds=False)
+
+
 def backward_case(op, name, classes, images, coeff=1.0, check=False):
     labels = labels_of(classes, images)
     inputs = normal(classes, 1, 1, images)
@@ -91,6 +97,9 @@ CASES = [forward_case(f"{classes}-classes-{images}-images-top{k}", likely(classe
          for classes, images, k in ((1, 1, 1), (3, 3, 2), (7, 5, 5), (17, 129, 5), (40, 33, 3), (10, 64, 100))]
 CASES += [
     forward_case("uniform", np.full((7, 1, 1, 5), 0.25), 3),
+    forward_case("uniform-70-classes", np.full((70, 1, 1, 5), 0.25), 40),
+    no_class_case("a-label-one-too-large", 3.0),
+    no_class_case("a-label-below-0", -1.0),
     ties_case("ties", 0, 2, {(1, .5, .5, .5): (1, 1), (1, 1, .5, 0): (.5, 1), (1, 2, .5, .25): (0, 1), (1, 1, 1, 1): (.25, .5)}),
     ties_case("ties-behind-others", 3, 3, {(1, 1, 1, 1, 0): (.25, .75), (2, 1, 0, 1, 0): (0, 1), (2, 2, 1, 1, 0): (0, .5), (2, 2, 2, 1, 1): (0, 0)}),
     forward_case("prob-0-costs-infinity", columns((0, 1), (1, 0), (1, 0)), 1, np.zeros((1, 1, 1, 3)), exact=True),
