@@ -1,6 +1,6 @@
 """Mutants of the shipped kernels: does a test fail for each of them?
 
-    ./go python tests/mutation.py                          all: takes an hour of two cores, the second time minutes
+    ./go python tests/mutation.py                          all: half an hour of two cores, the second time minutes
     ./go python tests/mutation.py pool.cuh pool.h          those of some files
     ./go python tests/mutation.py --kinds barrier          those of some kinds
     ./go python tests/mutation.py --sample 20              every twentieth
@@ -51,7 +51,7 @@ WATCHED = 255
 # Of the threads, as SIMT_ORDER has them: forward; what survives that, reverse; and for barriers two random ones.
 ORDERS = ("0", "1", "7", "1234567")
 LONGEST = 2  # seconds: tests that take longer are of whole layers
-MOST_SECONDS = 15  # of tests for a mutant, the quickest first: some code is reached by all tests
+MOST_SECONDS = 5  # of tests for a mutant, the quickest first: some code is reached by all tests
 WANTED = 0.95
 BATCH = 25  # mutants for one child, as forking takes longer than most tests
 SURVIVED = -1  # what a child writes down of a mutant that no test found

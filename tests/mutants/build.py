@@ -12,7 +12,7 @@ SOURCES = BUILDS / "mutants-source"
 # What declares the ops and checks their arguments, and what talks to CUDA's runtime, is not what is mutated.
 NOT_KERNELS = {"ops.h", "runtime.h", "runtime.cu", "conv_problem.h", "local_problem.h"}
 # A mutant that leaves an array, or reads what nobody has written, must not be saved by what happens to lie there.
-FLAGS = ("-O2 -ffp-contract=off -fsanitize=bounds,alignment -fsanitize-undefined-trap-on-error -ftrivial-auto-var-init=pattern -w "
+FLAGS = ("-O2 -ffp-contract=off -fsanitize=bounds-strict,alignment -fsanitize-undefined-trap-on-error -ftrivial-auto-var-init=pattern -w "
          f"-include {HERE / 'schemata.h'}")
 
 STATE = """

@@ -44,6 +44,8 @@ COORDINATED = {"Walk", "Column", "WindowRows"}  # types that are made of coordin
 TILES = {"quad", "depth", "lanes", "softmax_lanes", "limit_lanes", "threads_n", "thread_m", "thread_n", "quads"}
 PARTNERS = (("stride", "padding"), ("stride", "start"), ("height", "width"), ("down", "across"))
 OURS = {"Shape"}  # bodies of what no kernel sees
+# Bodies of what chooses the fastest of ways that give the same, where none is wrong; and of what is checked of arguments.
+CHOICES = {"pick_tile", "pick_parts", "is_countable", "reach_of"}
 
 
 @dataclass
@@ -166,6 +168,8 @@ class Instrumenter:
                     self.off(brace, self.tokens[brace].pair)
             elif token.text == "constexpr":
                 self.off_constexpr(i)
+            elif token.text in CHOICES and self.text(i + 1) == "(" and self.text(self.tokens[i + 1].pair + 1) == "{":
+                self.off(i, self.tokens[self.tokens[i + 1].pair + 1].pair)
             elif token.text == "if" and self.text(i + 1) == "(" and self.text(self.tokens[i + 1].pair + 1) in ("fail_check", "throw"):
                 self.off(i + 1, self.tokens[i + 1].pair)
             elif token.text in ("namespace", "struct"):

@@ -106,6 +106,8 @@ CASES = [case for group in (
     cases("stride3-over-the-edge", (4, 9, 11, 4), (3, 4, 5), stride=3, padding=2),
     cases("narrower-than-the-stride", (3, 7, 1, 3), (4, 3, 1), stride=2, exact=True),
     cases("many-channels-tall-acts", (60, 5, 3, 4), (9, 3, 3), exact=True),
+    cases("nine-rows-in-parts", (60, 3, 3, 33), (9, 3, 3), exact=True),
+    cases("64-channels-and-filters", (64, 3, 3, 5), (64, 2, 2), exact=True),
     cases("alexnet-conv1", (3, 24, 24, 2), (16, 11, 11), stride=4),
     cases("pixels-no-window-sees", (3, 6, 7, 3), (5, 1, 2), stride=3, exact=True),
     cases("windows-beyond-the-edge", (2, 6, 6, 5), (3, 1, 1), stride=4),

@@ -74,6 +74,7 @@ CASES += [
     case("keep-all", (5, 1, 1, 33), 1.0),
     case("keep-none", (5, 1, 1, 33), 0.0),
     case("keep-none-inverted", (5, 1, 1, 33), 0.0, scale=3.0),
+    case("33-rows", (33, 1, 1, 2), 0.5),
     case("step-0", (9, 1, 1, 17), 0.5, step=0),
     case("step-of-33-bits", (9, 1, 1, 17), 0.5, step=2**32 + 5),
     case("largest-seed", (9, 1, 1, 17), 0.5, seed=2**32 - 1, purpose=2**32 - 1),
