@@ -129,12 +129,11 @@ class KeptDevice:
 class Run:
     """A pytest plugin that runs its own loop over the tests."""
 
-    def __init__(self, module: Path, mutants: dict[str, Mutant], verdicts: Verdicts, jobs: int):
+    def __init__(self, module: Path, sites: int, mutants: dict[str, Mutant], verdicts: Verdicts, jobs: int):
         self.mutants, self.verdicts, self.jobs = mutants, verdicts, jobs
         library = ctypes.CDLL(str(module))
-        count = 1 + max(mutant.site for mutant in mutants.values())
-        self.states = (ctypes.c_uint8 * count).in_dll(library, "PyInit_mutation_states")
-        self.variants = (ctypes.c_uint8 * count).in_dll(library, "PyInit_mutation_variants")
+        self.states = (ctypes.c_uint8 * (sites + 1)).in_dll(library, "PyInit_mutation_states")
+        self.variants = (ctypes.c_uint8 * (sites + 1)).in_dll(library, "PyInit_mutation_variants")
         # What each child writes down: which mutant it is at, which test, and of each mutant: 0, SURVIVED, or 1 + the test that found it.
         self.progress = np.frombuffer(mmap.mmap(-1, 8 * (2 + BATCH) * jobs), np.int64).reshape(jobs, 2 + BATCH)
         self.recent: dict[str, collections.deque[str]] = collections.defaultdict(lambda: collections.deque(maxlen=12))
@@ -347,9 +346,9 @@ class Run:
                 os.kill(pid, signal.SIGKILL)
 
 
-def judge(module: Path, mutants: dict[str, Mutant], tests: list[Path], verdicts: Verdicts, jobs: int) -> dict[str, str]:
-    """Verdict of each mutant; takes out of `mutants` what the types say is none."""
-    run = Run(module, mutants, verdicts, jobs)
+def judge(module: Path, sites: int, mutants: dict[str, Mutant], tests: list[Path], verdicts: Verdicts, jobs: int) -> dict[str, str]:
+    """Verdict of each mutant, some of a module with so many sites; takes out of `mutants` what the types say is none."""
+    run = Run(module, sites, mutants, verdicts, jobs)
     options = ["-s", "-o", "addopts=", "--assert=plain", *(word for name in ("cacheprovider", "terminal", "faulthandler") for word in ("-p", f"no:{name}"))]
     status = pytest.main([*options, *map(str, tests)], plugins=[run])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -432,7 +431,7 @@ def main() -> int:
     verdicts = Verdicts(BUILDS / "mutants-verdicts.json", kernels)
     if options.again:
         verdicts.verdicts = {key: verdict for key, verdict in verdicts.verdicts.items() if verdict[0] != "survived"}
-    judged = judge(module, mutants, [HERE / name for name in TESTS], verdicts, options.jobs)
+    judged = judge(module, max(mutant.site for mutant in found), mutants, [HERE / name for name in TESTS], verdicts, options.jobs)
     whole = not (options.files or options.kinds or options.sample > 1)
     good = report(mutants, judged, read_reasons(HERE / "mutants" / "equivalent.txt"), whole)
     print(f"{time.monotonic() - start:.0f} s")

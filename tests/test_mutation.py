@@ -105,7 +105,7 @@ from mutants.build import write_sources, KERNELS
 folder = Path(sys.argv[1])
 mutants = by_key(write_sources(folder / "kernels", {"pool.h": (KERNELS / "pool.h").read_text(), "probe.cu": (folder / "probe.cu").read_text()}))
 verdicts = Verdicts(folder / "verdicts.json", "kernels")
-judged = judge(Path(os.environ["PROBE"]), mutants, [folder / "test_probe.py"], verdicts, 2)
+judged = judge(Path(os.environ["PROBE"]), max(mutant.site for mutant in mutants.values()), mutants, [folder / "test_probe.py"], verdicts, 2)
 print(json.dumps([judged, {key: kept[2] for key, kept in verdicts.verdicts.items()}]))
 """
 
