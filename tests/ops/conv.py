@@ -97,6 +97,7 @@ CASES = [case for group in (
     cases("filters-over-a-tile", (5, 4, 4, 20), (70, 2, 2), exact=True),
     cases("channels-over-a-tile", (70, 4, 4, 20), (6, 2, 2)),
     cases("200-channels-few-pixels", (200, 3, 2, 4), (40, 3, 2)),
+    cases("203-filters-few-pixels", (5, 3, 2, 4), (203, 3, 2), exact=True),
     cases("wide-images", (1, 2, 41, 8), (33, 2, 4), exact=True),
     cases("tall-filters", (2, 11, 3, 4), (3, 7, 1), padding=1),
     cases("filters-as-large-as-the-images", (6, 4, 5, 9), (10, 4, 5)),

@@ -41,6 +41,7 @@ CASES = [
     case(limit_norms, "each-column-of-each-matrix", WHOLE, limit=6.0, exactly=False),
     case(limit_norms, "many-columns", normal(1, 75, 129) * SCALES, limit=8.0, exactly=False),
     case(limit_norms, "exactly-many-columns", normal(1, 75, 129) * SCALES, limit=8.0, exactly=True),
+    case(limit_norms, "columns-of-two-whole-blocks", normal(1, 5, 64), limit=8.0, exactly=True),
     case(limit_norms, "many-matrices", normal(17, 27, 5) * SCALES[:5], limit=4.0, exactly=False),
     case(limit_norms, "many-rows", normal(1, 1111, 3), limit=1.0, exactly=False),
     case(limit_norms, "one", np.array([[[-3.0]]]), limit=0.5, exactly=False),

@@ -88,6 +88,7 @@ CASES = [
     gradient_case(),
     missing_case("a-member-that-is-not-there", [0, 1, 2, 3], [3, -1, 2], [np.nan, np.nan, 4]),
     missing_case("a-list-beyond-the-end", [0, 2, 5, 1], [0, 1, 2], [3, np.nan, 0]),
+    missing_case("a-list-one-beyond-the-end", [0, 2, 4], [0, 1, 2], [3, np.nan]),
     missing_case("a-list-from-before-the-first", [-1, 2, 3], [0, 1, 2], [np.nan, 4]),
     update_case("matrix", (17, 129)),
     update_case("one", (1, 1)),
