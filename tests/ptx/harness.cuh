@@ -5,6 +5,7 @@
 #include <new>
 #include <string>
 #include "device.cuh"
+#include "../simt/text_of_error.h"
 
 // Memory of the device with a copy of the caller's in it.
 template <class T>
@@ -44,22 +45,5 @@ class Copied {
   T* memory_ = nullptr;
   std::size_t count_;
 };
-
-// One of each OS thread: thread-local variables of a library that simt is in are scarce (block.cpp).
-inline std::string& error_text() {
-  static thread_local std::string text;
-  return text;
-}
-
-template <class Body>
-const char* text_of_error(Body body) {
-  error_text().clear();
-  try {
-    body();
-  } catch (const std::exception& error) {
-    error_text() = error.what();
-  }
-  return error_text().c_str();
-}
 
 #define API extern "C" __attribute__((visibility("default"))) const char*

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "simt/simt.h"
+#include "text_of_error.h"
 
 namespace {
 
@@ -191,27 +192,9 @@ __global__ void shuffles_kernel(int count, int* results) {
   results[threadIdx.x] = v;
 }
 
-// ---- the C functions ----------------------------------------------------------------------------
-
-// One of each OS thread: thread-local variables of a library that simt is in are scarce
-// (block.cpp).
-std::string& error_text() {
-  static thread_local std::string text;
-  return text;
-}
-
-template <class Body>
-const char* text_of_error(Body body) {
-  error_text().clear();
-  try {
-    body();
-  } catch (const std::exception& error) {
-    error_text() = error.what();
-  }
-  return error_text().c_str();
-}
-
 }  // namespace
+
+// ---- the C functions ----------------------------------------------------------------------------
 
 #define API extern "C" __attribute__((visibility("default"))) const char*
 #define LAUNCH(kernel, ...) \
