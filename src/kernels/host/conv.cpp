@@ -10,8 +10,9 @@ std::int64_t conv_forward_workspace(Stream stream, In images, In filters, Out ac
   const ConvProblem problem =
       conv_problem(__func__, images, filters, acts, stride, padding, groups);
   std::int64_t bytes = 0;
-  WITH_FLOAT_TYPE(images,
-                  [&]<class T>(T) { bytes = workspace_bytes(Gather<T>(problem, false), stream); });
+  WITH_FLOAT_TYPE(images, [&]<class T>(T) {
+    bytes = workspace_bytes(Gather<T>(problem, false, thread_count(stream)), stream);
+  });
   return bytes;
 }
 
@@ -22,7 +23,8 @@ void conv_forward(Stream stream, In images, In filters, Out acts, Out workspace,
   check_workspace(__func__, workspace,
                   conv_forward_workspace(stream, images, filters, acts, stride, padding, groups));
   WITH_FLOAT_TYPE(images, [&]<class T>(T) {
-    Gather<T>(problem, false).run(stream, images, filters, acts, workspace.ptr);
+    Gather<T>(problem, false, thread_count(stream))
+        .run(stream, images, filters, acts, workspace.ptr);
   });
 }
 
@@ -31,8 +33,9 @@ std::int64_t conv_backward_data_workspace(Stream stream, In acts_grad, In filter
   const ConvProblem problem =
       conv_problem(__func__, images_grad, filters, acts_grad, stride, padding, groups);
   std::int64_t bytes = 0;
-  WITH_FLOAT_TYPE(images_grad,
-                  [&]<class T>(T) { bytes = workspace_bytes(Gather<T>(problem, true), stream); });
+  WITH_FLOAT_TYPE(images_grad, [&]<class T>(T) {
+    bytes = workspace_bytes(Gather<T>(problem, true, thread_count(stream)), stream);
+  });
   return bytes;
 }
 
@@ -44,7 +47,8 @@ void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad
                   conv_backward_data_workspace(stream, acts_grad, filters, images_grad, stride,
                                                padding, groups));
   WITH_FLOAT_TYPE(images_grad, [&]<class T>(T) {
-    Gather<T>(problem, true).run(stream, acts_grad, filters, images_grad, workspace.ptr);
+    Gather<T>(problem, true, thread_count(stream))
+        .run(stream, acts_grad, filters, images_grad, workspace.ptr);
   });
 }
 

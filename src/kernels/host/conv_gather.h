@@ -5,10 +5,11 @@
 // Forward, r are channels and o filters. Backward, r are filters and o channels, the taps are
 // mirrored, and an image pixel sees every stride-th tap only: which ones is its phase.
 //
-// A task computes some output pixels of a lane block of images. It copies the inputs of a block of
-// r into a strip (v, u, r, lanes), where the window of any pixel is a few contiguous runs; weights
-// are packed once as (block of r, phase, block of o, taps, r, o), in the order in which the inner
-// loop reads them.
+// A task computes some output pixels of a lane block of images, row by row. It copies the inputs of
+// a block of r into a strip (v, u, r, lanes), where the window of any pixel is a few contiguous
+// runs, and which is a ring of rows v: from one row of outputs to the next few are new; weights are
+// packed once as (block of r, phase, block of o, taps, r, o), in the order in which the inner loop
+// reads them.
 #pragma once
 #include <cstring>
 
@@ -67,10 +68,10 @@ struct Gather {
   std::vector<LaneBlock> lane_blocks;
   std::vector<int>
       phase_taps;  // taps of the phases before (y phase, x phase), and of all at the end
-  int strip_pixels = 0, block_pixels = 0;
+  int strip_rows, strip_columns, block_pixels;
   int widest;
 
-  Gather(const ConvProblem& p, bool backward)
+  Gather(const ConvProblem& p, bool backward, int threads)
       : images(p.images),
         groups(p.groups),
         outputs(backward ? p.channels : p.filters),
@@ -100,30 +101,26 @@ struct Gather {
     // Long sums make a tile's own cost small: against 320 products, 640 save 1 to 2 % of the op at
     // conv2 and conv4; 1,280 save no more.
     const int most_products = 640 * 2 / widest;
-    // Inputs of a task, in half a second-level cache of 1 MiB: what is read at every product of a
-    // tile.
+    const int most = std::max(1, (most_products + most_taps / 2) / most_taps);
+    input_blocks = equal_blocks(inputs, most);
+
+    // A strip is what is read at every product of a tile: half a second-level cache of 1 MiB.
     constexpr int strip_bytes = 512 << 10;
     const int width_bytes = widest * simd::vector_bytes;
-    const int row_pixels = std::max(1, tallest(y_axis, 1)) * x_axis.inputs;
-    const int most = std::max(1, (most_products + most_taps / 2) / most_taps);
-    input_blocks =
-        equal_blocks(inputs, std::min(most, std::max(std::max(1, 64 / most_taps),
-                                                     strip_bytes / (width_bytes * row_pixels))));
+    strip_rows = std::max(1, tallest(y_axis, 1));
+    x_blocks = blocks_with(x_axis, strip_bytes / (width_bytes * most_inputs() * strip_rows));
+    strip_columns = widest_block(x_axis, x_blocks);
 
-    // Of the blocks whose strip fits, those with the least to copy twice.
-    const int most_pixels = strip_bytes / (width_bytes * most_inputs());
-    std::int64_t least = 0;
-    for (int height = 1; height <= 4; ++height) {
-      const auto down = equal_blocks(int(y_axis.windows.size()), height);
-      const int columns = most_pixels / std::max(1, widest_block(y_axis, down));
-      const auto across = blocks_with(x_axis, columns, int(x_axis.windows.size()));
-      const std::int64_t pixels = all_seen(y_axis, down) * all_seen(x_axis, across);
-      if (height > 1 && (pixels >= least || widest_block(x_axis, across) > columns)) continue;
-      least = pixels;
-      y_blocks = down;
-      x_blocks = across;
-    }
-    strip_pixels = widest_block(y_axis, y_blocks) * widest_block(x_axis, x_blocks);
+    // Tall blocks copy few rows twice; but the sums of a block wait in a cache for the next inputs,
+    // and every thread wants some blocks.
+    constexpr int partial_bytes = 2 << 20;
+    const std::int64_t others = std::int64_t(groups) * lane_blocks.size() * x_blocks.size();
+    const int windows = int(y_axis.windows.size());
+    int height = int(ceil_div(windows, ceil_div(4 * threads, others)));
+    if (input_blocks.size() > 1)
+      height = std::min<std::int64_t>(
+          height, partial_bytes / (std::int64_t(width_bytes) * rows * largest(x_blocks)));
+    y_blocks = equal_blocks(windows, std::max(1, height));
     block_pixels = largest(y_blocks) * largest(x_blocks);
   }
 
@@ -148,16 +145,12 @@ struct Gather {
     for (const Block& block : blocks) count = std::max(count, seen(axis, block).count);
     return count;
   }
-  static std::int64_t all_seen(const GatherAxis& axis, const std::vector<Block>& blocks) {
-    std::int64_t count = 0;
-    for (const Block& block : blocks) count += seen(axis, block).count;
-    return count;
-  }
   static int tallest(const GatherAxis& axis, int windows) {
     return widest_block(axis, equal_blocks(int(axis.windows.size()), windows));
   }
-  // Blocks of at most `most` windows that see at most `inputs` inputs, if one window sees no more.
-  static std::vector<Block> blocks_with(const GatherAxis& axis, int inputs, int most) {
+  // The largest blocks of windows that see at most `inputs` inputs, if one window sees no more.
+  static std::vector<Block> blocks_with(const GatherAxis& axis, int inputs) {
+    int most = int(axis.windows.size());
     while (most > 1 && tallest(axis, most) > inputs) --most;
     return equal_blocks(int(axis.windows.size()), std::max(1, most));
   }
@@ -173,7 +166,7 @@ struct Gather {
     Workspace w;
     w.weights = parts.take<T>(std::int64_t(groups) * rows * inputs * phase_taps.back());
     const std::int64_t width = widest * simd::lanes<T>;
-    w.strip_size = strip_pixels * width * most_inputs();
+    w.strip_size = std::int64_t(strip_rows) * strip_columns * width * most_inputs();
     w.partial_size = input_blocks.size() > 1 ? block_pixels * width * rows : 0;
     w.strip = parts.take<T>(w.strip_size * threads);
     w.partial = parts.take<T>(w.partial_size * threads);
@@ -228,27 +221,32 @@ struct Gather {
     }
   }
 
-  // (in, pixels seen, lanes) -> (pixels seen, in, lanes)
-  void pack_strip(const Images<const T>& source, T* strip, int first_input, int inputs,
-                  LaneBlock lane, Block ys, Block xs) const {
+  // (in, pixels of a row, lanes) -> (pixels, in, lanes)
+  void pack_row(const Images<const T>& source, T* strip, int first_input, int inputs,
+                LaneBlock lane, int y, Block xs) const {
     const int width = lane.vectors * simd::lanes<T>;
     const std::int64_t step = std::int64_t(source.height) * source.width * source.pitch;
     // Channels are too far apart for the hardware to foresee: two pixels ahead is up to 7 % less
     // time (conv1). Pixel by pixel: the other way, rows one after the other along x, writes the
     // strip at distances that share a few sets of the cache, and took 5 to 25 % more of the op's
     // time.
-    for (int y = ys.first; y < ys.first + ys.count; ++y)
-      for (int x = xs.first; x < xs.first + xs.count; ++x) {
-        const T* row = source.row(first_input, y, x) + lane.first;
-        for (int r = 0; r < inputs; ++r, strip += width, row += step) {
-          for (int i = 0; i < width; i += 64 / int(sizeof(T)))
-            __builtin_prefetch(row + 2 * source.pitch + i);
-          if (lane.count == width && lane.vectors == 2)
-            copy_lanes(strip, row, width, 2);  // without a loop
-          else
-            copy_lanes(strip, row, lane.count, lane.vectors);
-        }
+    for (int x = xs.first; x < xs.first + xs.count; ++x) {
+      const T* row = source.row(first_input, y, x) + lane.first;
+      for (int r = 0; r < inputs; ++r, strip += width, row += step) {
+        for (int i = 0; i < width; i += 64 / int(sizeof(T)))
+          __builtin_prefetch(row + 2 * source.pitch + i);
+        if (lane.count == width && lane.vectors == 2)
+          copy_lanes(strip, row, width, 2);  // without a loop
+        else
+          copy_lanes(strip, row, lane.count, lane.vectors);
       }
+    }
+  }
+
+  // The rows of inputs that a window sees and that are not packed yet, if all before `packed` are.
+  Block unpacked(const GatherAxis::Window& window, int packed) const {
+    const int first = std::max(packed, window.first);
+    return {first, std::max(0, std::min(y_axis.inputs, window.first + window.taps) - first)};
   }
 
   void run(Stream stream, In inputs_tensor, In filters_tensor, Out outputs_tensor,
@@ -275,21 +273,37 @@ struct Gather {
       task /= y_blocks.size();
       const LaneBlock lane = lane_blocks[task % lane_blocks.size()];
       const int group = int(task / lane_blocks.size());
-      const Block seen_y = seen(y_axis, ys), seen_x = seen(x_axis, xs);
+      const Block seen_x = seen(x_axis, xs);
       T* strip = w.strip + w.strip_size * thread;
       T* partial = w.partial + w.partial_size * thread;
+      const std::int64_t width = lane.vectors * simd::lanes<T>;
       for (const Block& in : input_blocks) {
-        pack_strip(source, strip, group * inputs + in.first, in.count, lane, seen_y, seen_x);
         const bool first = in.first == 0, last = in.first + in.count == inputs;
-        for (const Block& block : row_blocks) {
-          T* tile =
-              partial + std::int64_t(block.first) * lane.vectors * simd::lanes<T> * block_pixels;
-          for (int y = ys.first; y < ys.first + ys.count; ++y)
-            for (int x = xs.first; x < xs.first + xs.count;
-                 ++x, tile += block.count * lane.vectors * simd::lanes<T>)
-              gather(w.weights + weights_offset(group, in), block, strip, seen_y, seen_x, in.count,
-                     lane, y_axis.windows[y], x_axis.windows[x], first ? nullptr : tile,
-                     last ? nullptr : tile, target, group, row_offsets.data(), streams);
+        const std::int64_t row_size = seen_x.count * width * in.count;
+        int packed = 0;  // rows of inputs: the last strip_rows of them are in the strip
+        for (int y = ys.first; y < ys.first + ys.count; ++y) {
+          const auto& window = y_axis.windows[y];
+          const Block fresh = unpacked(window, packed);
+          for (int v = fresh.first; v < fresh.first + fresh.count; ++v)
+            pack_row(source, strip + v % strip_rows * row_size, group * inputs + in.first, in.count,
+                     lane, v, seen_x);
+          packed = fresh.first + fresh.count;
+          // What the next row of outputs will pack is fetched by the products of this one.
+          Ahead<T> ahead{source,    group * inputs + in.first, in.count, {}, seen_x, lane.first,
+                         lane.count};
+          if (y + 1 < ys.first + ys.count)
+            ahead.rows = unpacked(y_axis.windows[y + 1], packed);
+          else if (!last)
+            ahead.first_channel += in.count, ahead.rows = unpacked(y_axis.windows[ys.first], 0);
+          for (const Block& block : row_blocks) {
+            T* tile = partial + (std::int64_t(block.first) * block_pixels +
+                                 std::int64_t(y - ys.first) * xs.count * block.count) *
+                                    width;
+            for (int x = xs.first; x < xs.first + xs.count; ++x, tile += block.count * width)
+              gather(w.weights + weights_offset(group, in), block, strip, row_size, seen_x,
+                     in.count, lane, window, x_axis.windows[x], first ? nullptr : tile,
+                     last ? nullptr : tile, target, group, row_offsets.data(), streams, ahead);
+          }
         }
       }
       if (streams) simd::stream_fence();
@@ -298,10 +312,10 @@ struct Gather {
 
   // A tile of the outputs at one place, of one block of inputs. `before`: sums to add, `tile`:
   // where unfinished sums go.
-  void gather(const T* weights, const Block& block, const T* strip, Block seen_y, Block seen_x,
-              int in, LaneBlock lane, GatherAxis::Window wy, GatherAxis::Window wx, const T* before,
-              T* tile, const Images<T>& target, int group, const std::int64_t* row_offsets,
-              bool streams) const {
+  void gather(const T* weights, const Block& block, const T* strip, std::int64_t row_size,
+              Block seen_x, int in, LaneBlock lane, GatherAxis::Window wy, GatherAxis::Window wx,
+              const T* before, T* tile, const Images<T>& target, int group,
+              const std::int64_t* row_offsets, bool streams, Ahead<T>& ahead) const {
     const int width = lane.vectors * simd::lanes<T>;
     const int y0 = std::max(0, wy.first), y1 = std::min(y_axis.inputs, wy.first + wy.taps);
     const int x0 = std::max(0, wx.first), x1 = std::min(x_axis.inputs, wx.first + wx.taps);
@@ -319,8 +333,9 @@ struct Gather {
       const int y = y0 + i;
       segments[i] = {
           a + (std::int64_t(y - wy.first) * wx.taps + x0 - wx.first) * in * block.count,
-          strip + (std::int64_t(y - seen_y.first) * seen_x.count + x0 - seen_x.first) * in * width,
-          (x1 - x0) * in, nullptr};
+          strip + y % strip_rows * row_size + std::int64_t(x0 - seen_x.first) * in * width,
+          (x1 - x0) * in};
+      ahead.fetch(segments[i]);
     }
     const auto kernel = columns_kernel<T>(block.count, lane.vectors);
     if (tile) {

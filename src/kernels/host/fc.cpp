@@ -195,7 +195,7 @@ struct ImageLanes {
     int runs = 0;
     for (int j = 0; j < count; j += row_length, a += tile.count * (across ? row_length : row_pitch))
       segments[runs++] = {a, columns + std::int64_t(j) * lane_count,
-                          std::min(row_length, count - j), nullptr};
+                          std::min(row_length, count - j)};
     return runs;
   }
 
@@ -251,8 +251,9 @@ struct OutputLanes {
     const auto target = rows_of<T>(weights_grad);
     parallel_for(stream, std::int64_t(blocks.size()), [&](std::int64_t task, int) {
       const LaneBlock& block = blocks[task];
-      pack_transposed(w.columns + std::int64_t(block.first) * room, acts_grad.row(block.first),
-                      acts_grad.pitch, block.count, p.images, block.vectors, 128);
+      pack_transposed(w.columns + std::int64_t(block.first) * room, block.vectors * simd::lanes<T>,
+                      acts_grad.row(block.first), acts_grad.pitch, block.count, block.count,
+                      p.images, 128);
     });
     std::vector<std::int64_t> row_offsets(max_rows<T>(2));
     for (int i = 0; i < max_rows<T>(2); ++i) row_offsets[i] = i * target.pitch;
@@ -282,7 +283,7 @@ struct OutputLanes {
                     (std::int64_t(tile.first) * runs + std::int64_t(j) * tile.count) * row_pitch,
                 w.columns + std::int64_t(block.first) * room +
                     std::int64_t(j) * row_length * lane_count,
-                std::min(row_length, p.images - j * row_length), nullptr};
+                std::min(row_length, p.images - j * row_length)};
           const auto kernel = rows_kernel<T>(tile.count, block.vectors);
           T* row = target.row(first_row + tile.first) + block.first;
           if (block.count == lane_count) {

@@ -333,8 +333,9 @@ struct PixelWeights {
     const int room = whole_vectors<T>(p.images);
     for (const LaneBlock& panel : panels)
       pack_transposed(panel_memory + std::int64_t(panel.first) * room,
+                      panel.vectors * simd::lanes<T>,
                       acts_grad.row(group * p.filters + panel.first, y, x), filter_step,
-                      panel.count, p.images, panel.vectors, acts_grad.pitch);
+                      panel.count, panel.count, p.images, acts_grad.pitch);
 
     std::vector<Segment<T>> segments(runs);
     std::int64_t offsets[max_rows<T>(2)];
@@ -354,7 +355,7 @@ struct PixelWeights {
           segments[run] = {matrix + std::int64_t(run) * tile.count * row_pitch,
                            panel_memory + std::int64_t(panel.first) * room +
                                std::int64_t(run) * row_length * width,
-                           std::min(row_length, p.images - run * row_length), nullptr};
+                           std::min(row_length, p.images - run * row_length)};
         const auto kernel = rows_kernel<T>(tile.count, panel.vectors);
         T* to = target.data + panel.first;
         if (panel.count == width) {

@@ -20,7 +20,8 @@ template <class T>
 struct Segment {
   const T *a, *b;
   int length;
-  const T* prefetch;  // 512 bytes that are read soon, or null
+  const T* prefetch = nullptr;  // four times 128 bytes that are read soon, or null
+  std::int64_t prefetch_step = 128 / int(sizeof(T));
 };
 
 enum class Order { columns, rows };
@@ -63,12 +64,19 @@ template <class T, int rows, int vectors, Order order>
   if (target.partial)
 #pragma GCC unroll 32
     for (int i = 0; i < rows * vectors; ++i) __builtin_prefetch(target.partial + i * lanes<T>);
+  if (target.add)
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j)
+        __builtin_prefetch(target.data + (target.rows ? target.rows[i] : i * width) + j * lanes<T>);
 
   for (int s = 0; s < count; ++s) {
     const T *a = segments[s].a, *b = segments[s].b;
     if (const T* soon = segments[s].prefetch)
-#pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) __builtin_prefetch(soon + i * (64 / int(sizeof(T))));
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i, soon += segments[s].prefetch_step)
+        __builtin_prefetch(soon), __builtin_prefetch(soon + 64 / int(sizeof(T)));
     for (int k = segments[s].length; k > 0; --k) {
       if constexpr (rows >= vectors) {
         Vector<T> values[vectors];

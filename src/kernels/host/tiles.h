@@ -98,40 +98,72 @@ void store_lanes(T* target, const T* source, int count, bool add) {
   for (int j = 0; j < count; ++j) target[j] = add ? target[j] + source[j] : source[j];
 }
 
-// (rows, images) -> (images, lanes of the rows): element n of row i goes to target[n * vectors *
-// lanes + i]. Lanes beyond the rows are zero. Images are rounded up to whole vectors: so many must
-// the target hold. What stands `ahead` of each element is fetched.
+// (rows, images) -> (images, width): element n of row i goes to target[n * width + i]. Whole
+// vectors are written, and images rounded up to them: after the rows follow those of `there` rows
+// that there are, then zeros. What runs over into the next image is written over, since that comes
+// later; only behind the last one must there be room. What stands `ahead` of each element is
+// fetched.
 template <class T>
-void pack_transposed(T* target, const T* source, std::int64_t pitch, int rows, int images,
-                     int vectors, std::int64_t ahead) {
+void pack_transposed(T* target, int width, const T* source, std::int64_t pitch, int rows, int there,
+                     int images, std::int64_t ahead) {
   using namespace simd;
   constexpr int size = lanes<T>;
-  for (int j = 0; j < vectors; ++j, rows -= size, source += size * pitch, target += size)
+  for (int first = (rows - 1) / size * size; first >= 0; first -= size)
     for (int n = 0; n < images; n += size) {
       // The edge goes through memory: were it chosen row by row, every square would leave the
       // registers.
-      const T* from = source + n;
+      const T* const corner = source + first * pitch + n;
+      const T* from = corner;
       std::int64_t step = pitch;
       T edge[size * size];
-      if (rows < size || n + size > images) {
+      if (there - first < size || n + size > images) {
         for (int i = 0; i < size; ++i)
-          store(edge + i * size,
-                i < rows ? load_first(from + i * pitch, std::min(size, images - n)) : Vector<T>{});
+          store(edge + i * size, first + i < there
+                                     ? load_first(from + i * pitch, std::min(size, images - n))
+                                     : Vector<T>{});
         from = edge;
         step = size;
       }
       Vector<T> square[size];
 #pragma GCC unroll 16
       for (int i = 0; i < size; ++i) {
-        __builtin_prefetch(source + n + i * pitch + ahead);
+        __builtin_prefetch(corner + i * pitch + ahead);
         square[i] = load(from + i * step);
       }
       transpose<T>(square);
-      T* column = target + std::int64_t(n) * vectors * size;
+      T* column = target + std::int64_t(n) * width + first;
 #pragma GCC unroll 16
-      for (int i = 0; i < size; ++i) store(column + i * vectors * size, square[i]);
+      for (int i = 0; i < size; ++i) store(column + i * width, square[i]);
     }
 }
+
+// Some pixels of some channels and images that are packed soon. They come from memory in pieces too
+// short for the hardware to foresee, so the products before fetch them, four pixels at a time.
+template <class T>
+struct Ahead {
+  const Images<const T>& source;
+  int first_channel, channels;
+  Block rows, columns;
+  int first_image, images;
+  int x = 0, n = 0, c = 0, y = 0;
+
+  // Lets a run of products fetch the next of them; false: there are no more.
+  bool fetch(Segment<T>& segment) {
+    constexpr int piece = 128 / int(sizeof(T));
+    if (y >= rows.count) return false;
+    segment.prefetch =
+        source.row(first_channel + c, rows.first + y, columns.first + x) + first_image + n;
+    segment.prefetch_step = source.pitch;
+    if ((x += 4) < columns.count) return true;
+    x = 0;
+    if ((n += piece) < images) return true;
+    n = 0;
+    if (++c < channels) return true;
+    c = 0;
+    ++y;
+    return true;
+  }
+};
 
 // Room for packed rows of images is in whole vectors.
 template <class T>
