@@ -28,7 +28,7 @@ IMAGES = 128
 
 
 def data_of(name):
-    size = {"caffe-alexnet": 227, "photographs": 56}.get(name, 224)
+    size = {"caffe-alexnet": 227, "photographs": 56, "cifar-quick": 32}.get(name, 224)
     image = (1, 8, 8) if name.startswith("digits") else (3, size, size)
     label = (1, 1, 1)
     return DataSpec((image, label), (("uint8", image), ("float32", label)), None)
