@@ -160,8 +160,8 @@ void define_runtime(py::module_& m) {
   m.def("download", [](convnet::Stream stream, std::uintptr_t destination, std::uintptr_t source, std::int64_t bytes) {
     convnet::download(stream, reinterpret_cast<void*>(destination), source, bytes);
   }, "stream"_a, "destination"_a, "source"_a, "bytes"_a, py::call_guard<py::gil_scoped_release>());
-  m.def("measure_peak_flops", [](convnet::Stream stream, const std::string& dtype) {
-    return convnet::measure_peak_flops(stream, dtype == "float64" ? convnet::Dtype::float64 : convnet::Dtype::float32);
+  m.def("run_multiply_adds", [](convnet::Stream stream, const std::string& dtype) {
+    return convnet::run_multiply_adds(stream, dtype == "float64" ? convnet::Dtype::float64 : convnet::Dtype::float32);
   }, "stream"_a, "dtype"_a = "float32", py::call_guard<py::gil_scoped_release>());
   RUNTIME(measure_bandwidth, "stream"_a);
 }

@@ -42,8 +42,9 @@ void download(Stream, void* destination, std::uintptr_t source, std::int64_t byt
 // Puts an op into the queue; at once on the default one. Kernels are queued by CUDA itself.
 void submit(Stream, std::function<void()> op);
 
-// Multiply-adds a second times two, measured: the peak that fractions are taken of.
-double measure_peak_flops(Stream, Dtype dtype);
+// Runs independent multiply-adds in registers for some milliseconds, to the end; returns how many operations these were,
+// two each. By the time it takes, that is the peak that shares are taken of.
+double run_multiply_adds(Stream, Dtype dtype);
 // Bytes a second of a large copy, read and written.
 double measure_bandwidth(Stream);
 
