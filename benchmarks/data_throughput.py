@@ -12,7 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from environment import machine, run_through_go, spread
+from environment import machine, run_through_go
+from timing import spread
 
 run_through_go()
 

@@ -1,11 +1,10 @@
-"""What the benchmarks share: the environment that ./go makes, the machine, and how times vary."""
+"""What the benchmarks share: the environment that ./go makes, and the machine."""
 from __future__ import annotations
 
 import importlib.util
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import time
@@ -25,6 +24,11 @@ def run_through_go(*extras: str) -> None:
     options = ["--with", ",".join(extras)] if extras else []
     command = [sys.executable, str(ROOT / "go"), *options, "python", os.path.abspath(sys.argv[0]), *sys.argv[1:]]
     os.execve(sys.executable, command, dict(os.environ, CONVNET_THROUGH_GO="1"))
+
+
+def cores() -> int:
+    """How many this process may use: fewer than there are under `taskset` and in containers."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_quietly(*command: str) -> str:
@@ -68,11 +72,3 @@ def device_of(machine: dict, backend: str) -> str:
 def device_folder(device: str) -> str:
     """The name of its folder in results/."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
-
-
-def spread(times: list[float]) -> float:
-    """Half the distance of the quartiles, as a share of the median."""
-    if len(times) < 4:
-        return (max(times) - min(times)) / 2 / statistics.median(times)
-    low, middle, high = statistics.quantiles(times, n=4)
-    return (high - low) / 2 / middle

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 
 from environment import ROOT, device_folder, gpu
-from stages import Report, Stage, source_hash
+from stages import Report, Stage, print_list, source_hash
 
 RESULTS = ROOT / "benchmarks" / "results"
 NEEDED = ("scikit_build_core", "pybind11", "numpy", "PIL", "tqdm", "pytest")  # to build and to test
@@ -62,7 +62,7 @@ def stages(folder: Path, images: int, peer: bool) -> list[Stage]:
         stage("ptx", 180, "tests/ptx/conformance.py", "--json", folder / "ptx.json"),
         *(stage(tool, 300, "benchmarks/sanitize.py", tool) for tool in ("memcheck", "racecheck", "initcheck", "synccheck")),
         stage("sass", 240, "benchmarks/sass_report.py", "--json", folder / "sass.json"),
-        stage("conv", 300, "benchmarks/conv_throughput.py", "--backend", "cuda", "--images", images, *against, "--json", folder / "conv.json"),
+        stage("ops", 420, "benchmarks/op_throughput.py", "--backend", "cuda", "--images", images, *against, "--json", folder / "ops.json"),
         train("alexnet", "1x1", "2x1"),  # both columns on one GPU, as one device and as two
         train("alexnet-one-gpu", "1x1"),
     ]
@@ -78,13 +78,6 @@ def with_limits(planned: list[Stage], limits: list[str]) -> list[Stage]:
             sys.exit(f"gpu_report: --limit {text}: expected STAGE=SECONDS, or SECONDS")
         planned = [dataclasses.replace(stage, limit=float(seconds)) if name in ("", stage.name) else stage for stage in planned]
     return planned
-
-
-def print_list(report: Report, planned: list[Stage]) -> None:
-    for stage in planned:
-        record = report.stages.get(stage.name, {})
-        seconds = f"{record['seconds']:.0f} s" if "seconds" in record else ""
-        print(f"{stage.name:24} {report.state(stage) or 'not begun':12} {seconds:>6} of {stage.limit:.0f} s  {record.get('last_line', '')}")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Speed of the convolutions: AlexNet's five layers and the CIFAR nets', forward and both backwards.
+"""Speed of the ops of AlexNet and of the CIFAR nets, beside PyTorch's.
 
-    python benchmarks/conv_throughput.py --backend host
-    python benchmarks/conv_throughput.py --peer torch --layers cifar --json conv.json --plot conv.png
+    python benchmarks/op_throughput.py --backend host
+    python benchmarks/op_throughput.py --peer torch --layers cifar --ops conv --json ops.json --plot ops.png
 
-Outside the environment it runs itself again through ./go. Every row is the median of --repeats timings, in which
-ours and the peer's take turns, so that whatever else the machine does hits both alike. GFLOP/s count the
-multiplications and additions that are executed: taps on the padding are none. The share is of the peak that
-multiply-adds in registers reach on the same threads (measured before each layer; the highest counts).
+Outside the environment it runs itself again through ./go. Every row is the median of --repeats turns of ours, of the
+peer's ways to do the same, and of multiply-adds in registers on the same threads, whose median is the peak that the share
+is taken of: whatever else the machine does, and whatever its clock falls to, hits all alike. GFLOP/s count the
+multiplications and additions that are executed: taps on the padding are none.
 """
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ import os
 import re
 import statistics
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
-from environment import ROOT, machine, run_through_go, spread
+from environment import ROOT, machine, run_through_go
+from timing import seconds_of, spread
 
-OPS = ("conv_forward", "conv_backward_data", "conv_backward_filters")
-LONG_ENOUGH = 0.02  # seconds: shorter calls are timed several in a row
+PAUSE = 0.02  # seconds between turns: PyTorch's idle threads spin for 8 ms before they sleep
+WORTHWHILE = 1.3  # ways of the peer that took that much longer than the fastest at first are not tried again
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,99 +34,106 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backend", default="auto", help="cuda, host, simt, or auto (default): cuda where there is a GPU")
     parser.add_argument("--images", type=int, default=128, help="images of a minibatch (128)")
     parser.add_argument("--layers", default="", metavar="PATTERN", help="only layers whose name matches this regular expression")
-    parser.add_argument("--ops", default="", metavar="PATTERN", help="only ops whose name matches: forward, data, filters")
+    parser.add_argument("--ops", default="", metavar="PATTERN", help="only ops whose name matches: conv, filters, fc_forward, lrn, pool, ...")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of host, simt and the peer (all)")
-    parser.add_argument("--repeats", type=int, default=9, help="timings of which the median is taken (9)")
+    parser.add_argument("--repeats", type=int, default=9, help="turns of which the median is taken (9)")
     parser.add_argument("--cpu-time", action="store_true", help="with --threads 1 on the CPU: processor time, which others on the machine disturb less")
-    parser.add_argument("--peer", choices=["torch"], help="time this too: the better of its memory layouts for each op")
+    parser.add_argument("--peer", choices=["torch"], help="time this too: as one would write it, and the fastest of the ways that it knows")
+    parser.add_argument("--compile", action="store_true", help="let torch.compile be tried too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions, command and all timings")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the shares of the peak")
     return parser.parse_args()
 
 
-# ---- timing ------------------------------------------------------------------------------------------
+class Peer:
+    """PyTorch in two processes: as one would write it, and with an allocator that keeps its memory."""
+
+    def __init__(self, stack: ExitStack, arguments: argparse.Namespace, backend: str):
+        from torch_process import AS_WRITTEN, Worker
+
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        settings = {"threads": arguments.threads, "device": "cuda" if backend == "cuda" else "cpu", "images": arguments.images, "cpu_time": arguments.cpu_time}
+        self.workers = {}
+        for allocator in ("default", "tuned"):
+            written = allocator == "default"
+            worker = Worker("torch_ops.py", {**settings, "as_written": written, "compile": arguments.compile and not written},
+                            {"allocator": allocator, "waiting": AS_WRITTEN["waiting"]}, folder)
+            stack.callback(worker.close)
+            self.workers["as written" if written else "tuned"] = worker
+        self.name = worker.answer["name"]
+
+    def ways(self, case) -> dict[str, tuple[str, str]]:
+        """Those that are worth a turn, the first as one would write it: by name, the worker and its own name for it."""
+        from layers import asdict
+
+        found = {}
+        for name, worker in self.workers.items():
+            for way in worker.ask(json.dumps({"case": asdict(case)}))["ways"]:
+                found[name if name == "as written" else way] = (name, way)
+        first = {}
+        for name, way in found.items():
+            self.seconds(way)  # warms up
+            first[name] = self.seconds(way)
+        least = min(first.values())
+        return {name: way for name, way in found.items() if name == "as written" or first[name] < WORTHWHILE * least}
+
+    def seconds(self, way: tuple[str, str]) -> float:
+        return self.workers[way[0]].ask(json.dumps({"time": way[1]}))["seconds"]
 
 
-def seconds_of(call, synchronize, clock) -> float:
-    """Of one call; several in a row where one is too short for the clock."""
-    synchronize()
-    repeats, elapsed = 1, 0.0
-    while True:
-        start = clock()
-        for _ in range(repeats):
-            call()
-        synchronize()
-        elapsed = clock() - start
-        if elapsed >= LONG_ENOUGH:
-            return elapsed / repeats
-        repeats = max(repeats + 1, int(repeats * 1.2 * LONG_ENOUGH / max(elapsed, 1e-6)))
+def measure(arguments: argparse.Namespace, backend: str, peer: Peer | None, case) -> dict:
+    from our_ops import OurCase
 
-
-def our_call(device, layer, op: str, images: int):
-    """The op on random numbers, as a call; its memory is that of `device`."""
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    shapes = {"images": layer.images_shape(images), "filters": layer.filters_shape, "acts": layer.acts_shape(images)}
-    reads = {"conv_forward": ("images", "filters"), "conv_backward_data": ("acts", "filters"), "conv_backward_filters": ("images", "acts")}[op]
-    inputs = [device.tensor(shapes[name]) for name in reads]
-    for tensor in inputs:
-        device.upload(tensor, rng.standard_normal(tensor.shape, np.float32))
-    output = device.tensor(shapes[next(name for name in shapes if name not in reads)])
-    nbytes = getattr(device.ops, f"{op}_workspace")(device, *inputs, output, **layer.scalars)
-    workspace = device.tensor((max(nbytes, 1),), "uint8")
-    function, scalars = getattr(device.ops, op), layer.scalars
-    return lambda: function(device, *inputs, output, workspace, **scalars)
-
-
-def measure(arguments, backend: str, peer, layer, op: str) -> dict:
     from convnet.backends import Device
 
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     with Device(backend, threads=arguments.threads) as device:
-        peak = device.ops.measure_peak_flops(device, "float32")
-        # A warm-up of each, and then in turns.
-        contenders = {"ours": (our_call(device, layer, op, arguments.images), device.synchronize)}
-        if peer:
-            for layout, call in peer.calls(layer, op, arguments.images, device.backend).items():
-                contenders[layout] = (call, lambda: peer.synchronize(device.backend))
-        times = {name: [] for name in contenders}
-        clock = time.process_time if arguments.cpu_time else time.perf_counter
-        for call, synchronize in contenders.values():
-            call()
-            synchronize()
+        ours = OurCase(device, case, arguments.images)
+        done = device.ops.run_multiply_adds(device, "float32")
+        turns = {"ours": lambda: seconds_of(ours, device.synchronize, clock),
+                 "peak": lambda: seconds_of(lambda: device.ops.run_multiply_adds(device, "float32"), device.synchronize, clock)}
+        turns["ours"]()
+        for name, way in (peer.ways(case) if peer else {}).items():
+            turns[name] = lambda way=way: peer.seconds(way)
+        times: dict[str, list[float]] = {name: [] for name in turns}
         for _ in range(arguments.repeats):
-            for name, (call, synchronize) in contenders.items():
-                times[name].append(seconds_of(call, synchronize, clock))
-    row = {"layer": layer.name, "op": op, "flops": layer.flops(arguments.images), "peak": peak, "times": times}
-    row["seconds"] = statistics.median(times["ours"])
-    row["spread"] = spread(times["ours"])
+            for name, turn in turns.items():
+                times[name].append(turn())
+                time.sleep(PAUSE * bool(peer))
+        nbytes = ours.nbytes
+    peaks = [done / seconds for seconds in times.pop("peak")]
+    row = {"layer": case.layer, "op": case.op, "flops": case.flops * arguments.images, "bytes": nbytes, "peaks": peaks, "times": times,
+           "peak": statistics.median(peaks), "highest_peak": max(peaks), "seconds": statistics.median(times["ours"]), "spread": spread(times["ours"])}
+    row["share"] = row["flops"] / row["seconds"] / row["peak"]
     if peer:
-        row["peer_layout"] = min((name for name in times if name != "ours"), key=lambda name: statistics.median(times[name]))
-        row["peer_seconds"] = statistics.median(times[row["peer_layout"]])
-        row["ratio"] = row["peer_seconds"] / row["seconds"]
+        taken = {name: statistics.median(values) for name, values in times.items() if name != "ours"}
+        row["best"] = min(taken, key=taken.get)
+        row["ratios"] = {"as written": taken["as written"] / row["seconds"], "best": taken[row["best"]] / row["seconds"]}
     return row
 
 
 # ---- reporting ---------------------------------------------------------------------------------------
 
 
-def line_of(row: dict, peak: float) -> str:
-    gflops = row["flops"] / row["seconds"] / 1e9
-    text = f"{row['layer']:14} {row['op'].removeprefix('conv_'):16} {row['seconds'] * 1e3:9.3f} {row['spread']:6.1%} {gflops:9.1f} {gflops * 1e9 / peak:7.1%}"
-    if "ratio" in row:
-        text += f" {row['peer_seconds'] * 1e3:9.3f} {row['peer_layout']:5} {row['ratio']:6.2f}"
+def line_of(row: dict) -> str:
+    text = f"{row['layer']:14} {row['op']:21} {row['seconds'] * 1e3:9.3f} {row['spread']:6.1%} {row['bytes'] / row['seconds'] / 1e9:7.1f} "
+    text += f"{row['flops'] / row['seconds'] / 1e9:8.1f} {row['share']:7.1%}" if row["flops"] else f"{'':16}"
+    if "best" in row:
+        text += f" {row['ratios']['as written']:8.2f} {row['ratios']['best']:6.2f}  {row['best']}"
     return text
 
 
-def plot(path: Path, rows: list[dict], peak: float, title: str) -> None:
+def plot(path: Path, rows: list[dict], title: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    rows = [row for row in rows if row["flops"]]
+    ops = list(dict.fromkeys(row["op"] for row in rows))
     layers = list(dict.fromkeys(row["layer"] for row in rows))
-    figure, axes = pyplot.subplots(1, len(OPS), figsize=(13, 0.5 * len(layers) + 1.6), sharey=True, layout="constrained")
-    for axis, op in zip(axes, OPS, strict=True):
+    figure, axes = pyplot.subplots(1, len(ops), figsize=(4.4 * len(ops), 0.5 * len(layers) + 1.6), sharey=True, squeeze=False, layout="constrained")
+    for axis, op in zip(axes[0], ops, strict=True):
         axis.set_title(op)
         axis.set_xlabel("share of the peak")
         axis.set_xlim(0, 1)
@@ -131,13 +141,13 @@ def plot(path: Path, rows: list[dict], peak: float, title: str) -> None:
             if row["op"] != op:
                 continue
             y = layers.index(row["layer"])
-            axis.barh(y - 0.2, row["flops"] / row["seconds"] / peak, 0.38, color="tab:blue", label="ours")
-            if "peer_seconds" in row:
-                axis.barh(y + 0.2, row["flops"] / row["peer_seconds"] / peak, 0.38, color="tab:orange", label="PyTorch's best layout")
-    axes[0].set_yticks(range(len(layers)), layers)
-    axes[0].invert_yaxis()
-    handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
-    axes[-1].legend(handles.values(), handles.keys(), loc="lower right")
+            axis.barh(y - 0.2, row["share"], 0.38, color="tab:blue", label="ours")
+            if "best" in row:
+                axis.barh(y + 0.2, row["share"] / row["ratios"]["best"], 0.38, color="tab:orange", label="PyTorch at its best")
+    axes[0][0].set_yticks(range(len(layers)), layers)
+    axes[0][0].invert_yaxis()
+    handles = dict(zip(*reversed(axes[0][0].get_legend_handles_labels()), strict=True))
+    axes[0][-1].legend(handles.values(), handles.keys(), loc="lower right")
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
@@ -145,16 +155,16 @@ def plot(path: Path, rows: list[dict], peak: float, title: str) -> None:
 def main() -> int:
     arguments = parse_arguments()
     run_through_go(*(extra for extra, wanted in (("torch", arguments.peer), ("plot", arguments.plot)) if wanted))
-    sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "peers")]
-    from layers import LAYERS
+    sys.path.append(str(ROOT / "benchmarks" / "peers"))
+    from layers import cases
 
-    layers = [layer for layer in LAYERS if re.search(arguments.layers, layer.name)]
-    if not layers:
-        print(f"--layers {arguments.layers}: no such layer; there are {', '.join(layer.name for layer in LAYERS)}", file=sys.stderr)
-        return 2
     from convnet.backends import Device, choose_backend
     from convnet.errors import ConvnetError
 
+    chosen = [case for case in cases() if re.search(arguments.layers, case.layer) and re.search(arguments.ops, case.op)]
+    if not chosen:
+        print(f"--layers {arguments.layers!r}, --ops {arguments.ops!r}: no such op; there are {', '.join(case.name for case in cases())}", file=sys.stderr)
+        return 2
     try:
         backend = choose_backend(arguments.backend)
         with Device(backend, threads=arguments.threads) as device:
@@ -163,31 +173,26 @@ def main() -> int:
     except ConvnetError as error:
         print(error, file=sys.stderr)
         return 69
-    peer = peer_name = None
-    if arguments.peer:
-        import torch_conv as peer
-
-        peer_name = peer.start(backend, arguments.threads)
     if arguments.cpu_time and (backend == "cuda" or arguments.threads != 1):
         print("--cpu-time: expected --backend host or simt, and --threads 1", file=sys.stderr)
         return 2
     title = f"{module} on {name}, {arguments.images} images" + ("" if backend == "cuda" else f", {arguments.threads} threads")
-    print(title + (f"; peer: {peer_name}" if peer else ""))
-    print(f"{'layer':14} {'op':16} {'ms':>9} {'spread':>6} {'GFLOP/s':>9} {'of peak':>7}" + (f" {'peer ms':>9} {'best':5} {'ratio':>6}" if peer else ""))
-    rows, peak = [], 0.0
-    for layer in layers:
-        for op in OPS:
-            if re.search(arguments.ops, op):
-                rows.append(measure(arguments, backend, peer, layer, op))
-                peak = max(peak, rows[-1]["peak"])
-                print(line_of(rows[-1], peak), flush=True)
-    print(f"peak {peak / 1e9:.1f} GFLOP/s")
+    with ExitStack() as stack:
+        peer = Peer(stack, arguments, backend) if arguments.peer else None
+        print(title + (f"; peer: {peer.name}; ratios: its time by ours" if peer else ""))
+        print(f"{'layer':14} {'op':21} {'ms':>9} {'spread':>6} {'GB/s':>7} {'GFLOP/s':>8} {'of peak':>7}" + (f" {'written':>8} {'best':>6}  its best way" if peer else ""))
+        rows = []
+        for case in chosen:
+            rows.append(measure(arguments, backend, peer, case))
+            print(line_of(rows[-1]), flush=True)
+    peaks = [peak for row in rows for peak in row["peaks"]]
+    print(f"peak {statistics.median(peaks) / 1e9:.1f} GFLOP/s, at most {max(peaks) / 1e9:.1f}")
     if arguments.json:
-        report = {"command": sys.argv, "machine": machine(), "backend": module, "device": name, "images": arguments.images,
-                  "threads": arguments.threads, "peer": peer_name, "peak": peak, "rows": rows}
+        report = {"command": sys.argv, "machine": machine(), "backend": module, "device": name, "images": arguments.images, "threads": arguments.threads,
+                  "cpu_time": arguments.cpu_time, "peer": peer and peer.name, "rows": rows}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     if arguments.plot:
-        plot(arguments.plot, rows, peak, title)
+        plot(arguments.plot, rows, title)
     return 0
 
 

@@ -21,7 +21,7 @@ README = ROOT / "README.md"
 BEGIN = "<!-- python benchmarks/results_table.py --write makes these tables from benchmarks/results/ -->"
 END = "<!-- end of the tables -->"
 NO_GPU = "Nothing has been measured on a GPU yet: `python benchmarks/gpu_report.py` does it where there is one."
-OPS = ("conv_forward", "conv_backward_data", "conv_backward_filters")
+PRODUCTS = ("conv_", "fc_")  # ops that begin so are convolutions and fully connected layers, by direction
 
 
 def table(header: list[str], rows: list[list[str]]) -> Iterator[str]:
@@ -36,7 +36,7 @@ def measured(result: dict) -> str:
 def read(folder: Path) -> dict[str, dict]:
     """What the tables are made of, by the file's name."""
     results = {}
-    for path in sorted(path for kind in ("conv*", "train*", "report") for path in folder.glob(f"{kind}.json")):
+    for path in sorted(path for kind in ("ops*", "train*", "inference*", "input*", "report") for path in folder.glob(f"{kind}.json")):
         try:
             results[path.stem] = json.loads(path.read_text())
         except ValueError as error:
@@ -47,18 +47,31 @@ def read(folder: Path) -> dict[str, dict]:
 # ---- the tables ----------------------------------------------------------------------------------------------------
 
 
-def conv_table(result: dict) -> Iterator[str]:
-    """Of conv_throughput.py's file: a row for each layer, and how far its times vary."""
-    peer = result.get("peer")
-    threads = "" if result["backend"] == "cuda" else f", {result['threads']} threads"
-    yield f"Convolutions, {result['images']} images{threads} ({measured(result)}): share of the measured peak" + (
-        f", and the time of {peer.partition(',')[0]} in its better layout divided by ours" if peer else "") + "."
-    yield ""
-    cells: dict[str, dict[str, str]] = {}
-    for row in result["rows"]:
-        ratio = f", {row['ratio']:.2f}" if "ratio" in row else ""
-        cells.setdefault(row["layer"], {})[row["op"]] = f"{row['flops'] / row['seconds'] / result['peak']:.0%}{ratio}"
-    yield from table(["", *(op.removeprefix("conv_") for op in OPS)], [[layer, *(row.get(op, "") for op in OPS)] for layer, row in cells.items()])
+def ops_tables(result: dict) -> Iterator[str]:
+    """Of op_throughput.py's file: a row for each layer, first of the ops that multiply, by direction, then of the others."""
+    peer = (result.get("peer") or "").partition(",")[0]
+    threads = "" if result["backend"] == "cuda" else f", {result['threads']} thread{'s' * (result['threads'] > 1)}"
+    yield f"Ops, {result['images']} image{'s' * (result['images'] > 1)}{threads} ({measured(result)})" + (
+        f"; ratios: the time of {peer} as one would write it, and at its best, by ours" if peer else "") + "."
+    products = [row for row in result["rows"] if row["flops"]]
+    for kind in PRODUCTS:
+        cells: dict[str, dict[str, str]] = {}
+        for row in products:
+            if row["op"].startswith(kind):
+                cells.setdefault(row["layer"], {})[row["op"].removeprefix(kind)] = f"{row['share']:.0%}" + "".join(f", {ratio:.2f}" for ratio in ratios(row))
+        if cells:
+            directions = list(dict.fromkeys(row["op"].removeprefix(kind) for row in products if row["op"].startswith(kind)))
+            yield ""
+            yield from table(["of the peak" + ", as written, best" * bool(peer), *directions], [[layer, *(row.get(op, "") for op in directions)] for layer, row in cells.items()])
+    others = [row for row in result["rows"] if not row["flops"]]
+    if others:
+        yield ""
+        yield from table(["", "layer", "ms", "GB/s", *["as written", "best"] * bool(peer)], [
+            [row["op"], row["layer"], f"{row['seconds'] * 1e3:.3g}", f"{row['bytes'] / row['seconds'] / 1e9:.1f}", *(f"{ratio:.2f}" for ratio in ratios(row))] for row in others])
+
+
+def ratios(row: dict) -> list[float]:
+    return [row["ratios"][column] for column in ("as written", "best")] if "ratios" in row else []
 
 
 def mapping_name(mapping: str, backend: str) -> str:
@@ -73,7 +86,8 @@ def mapping_name(mapping: str, backend: str) -> str:
 
 def train_table(result: dict) -> Iterator[str]:
     """Of train_throughput.py's file: a row for each contestant."""
-    yield f"Training steps of {result['model']}, {result['images']} images ({measured(result)})."
+    what = "Inference" if result.get("phase") == "test" else "Training steps"
+    yield f"{what} of {result['model']}, {result['images']} image{'s' * (result['images'] > 1)} ({measured(result)})."
     yield ""
     names = {"torch as written": "as one would write it", "torch at its best": "the fastest way that a search finds"}
     rows = []
@@ -82,6 +96,14 @@ def train_table(result: dict) -> Iterator[str]:
         label = f"{result.get('peer') or 'PyTorch'}, {names[name]}" if name in names else mapping_name(name, result["backend"])
         rows.append([label, f"{seconds * 1e3:.{0 if seconds >= 0.1 else 2}f} ms", f"{result['images'] / seconds:.0f}", f"{row['ratio']:.2f}"])
     yield from table(["", "step", "images/s", "time by that of the first row"], rows)
+
+
+def input_lines(results: list[dict]) -> Iterator[str]:
+    """Of train_throughput.py's files with --without-input."""
+    yield "What reading, cutting, uploading, cropping, mirroring, colour noise and the mean add to a training step, batches on the disk being read ahead:"
+    yield ""
+    yield from table(["", "images", "step", "longer by"], [
+        [result["model"], str(result["images"]), f"{result['input']['step_seconds'] * 1e3:.3g} ms", f"{result['input']['share']:.1%}"] for result in results])
 
 
 def stages_table(report: dict) -> Iterator[str]:
@@ -98,11 +120,13 @@ def name_of(results: dict[str, dict]) -> str:
 
 
 def device_tables(folder: Path, results: dict[str, dict]) -> Iterator[str]:
-    convs = [conv_table(result) for name, result in results.items() if name.startswith("conv")]
-    trains = [train_table(result) for name, result in results.items() if name.startswith("train")]
+    ops = [ops_tables(result) for name, result in results.items() if name.startswith("ops")]
+    trains = [train_table(result) for name, result in results.items() if name.startswith(("train", "inference"))]
+    inputs = [result for name, result in results.items() if name.startswith("input")]
+    inputs = [input_lines(inputs)] if inputs else []
     reports = [stages_table(results["report"])] if "report" in results else []
     yield f"**{name_of(results)}** ([benchmarks/results/{folder.name}](benchmarks/results/{folder.name}))"
-    for lines in (*convs, *trains, *reports):
+    for lines in (*ops, *trains, *inputs, *reports):
         yield ""
         yield from lines
 

@@ -56,10 +56,10 @@ def source_hash(root: Path = ROOT) -> str:
 
 
 class Report:
-    """The folder of a device's results, and what is known of the stages for these sources."""
+    """The folder of a device's results, and what is known of the stages for these sources, in NAME.json."""
 
-    def __init__(self, folder: Path, source: str):
-        self.folder, self.path, self.source = folder, folder / "report.json", source
+    def __init__(self, folder: Path, source: str, backend: str = "cuda", name: str = "report"):
+        self.folder, self.path, self.source, self.backend = folder, folder / f"{name}.json", source, backend
         try:
             stored = json.loads(self.path.read_text())
         except (OSError, ValueError):
@@ -77,7 +77,7 @@ class Report:
 
     def store(self) -> None:
         """Whole or not at all: a call may be cut off at any time."""
-        content = {"machine": self.machine, "backend": "cuda", "source": self.source, "stages": self.stages}
+        content = {"machine": self.machine, "backend": self.backend, "source": self.source, "stages": self.stages}
         new = self.path.with_suffix(".new")
         new.write_text(json.dumps(content, indent=1) + "\n")
         new.replace(self.path)
@@ -116,6 +116,13 @@ class Report:
             record |= {"seconds": round(time.monotonic() - start, 1), "gpu_after": gpu()}
             self.store()
             print(f"{stage.name}: {record['state']} after {record['seconds']} s: {record['last_line']}", flush=True)
+
+
+def print_list(report: Report, planned: list[Stage]) -> None:
+    for stage in planned:
+        record = report.stages.get(stage.name, {})
+        seconds = f"{record['seconds']:.0f} s" if "seconds" in record else ""
+        print(f"{stage.name:24} {report.state(stage) or 'not begun':12} {seconds:>6} of {stage.limit:.0f} s  {record.get('last_line', '')}")
 
 
 def run_limited(command: list[str], limit: float, output: Path) -> int | None:

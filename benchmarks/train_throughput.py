@@ -2,6 +2,8 @@
 
     python benchmarks/train_throughput.py convnet/models/alexnet --data dummy:3x224x224
     python benchmarks/train_throughput.py convnet/models/digits-two-columns --peer torch --json train.json
+    python benchmarks/train_throughput.py convnet/models/alexnet-one-gpu --data dummy:3x256x256 --inference --map 1x2
+    python benchmarks/train_throughput.py convnet/models/cifar-quick --data dummy:3x32x32 --crop-border 4 --on-disk 10000 --without-input --map 1x2
 
 A mapping DxT is D devices with T threads each (host and simt; T is ignored on cuda): 1 puts every layer on device 0,
 anything else leaves them where the config does. All mappings train the same net in one process and take turns, step by
@@ -23,7 +25,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from environment import machine, run_through_go, spread
+from environment import machine, run_through_go
+from timing import spread
 
 run_through_go(*["torch"] * any(word.startswith("--peer") for word in sys.argv))
 
@@ -33,6 +36,8 @@ import convnet.backends as backends  # noqa: E402
 from convnet.cli.train import data_spec, open_data  # noqa: E402
 from convnet.config import Config, read_config  # noqa: E402
 from convnet.data import Batch, Prefetcher, Provider, minibatches  # noqa: E402
+from convnet.data.making import Settings, make  # noqa: E402
+from convnet.data.making.arrays import ArraySource  # noqa: E402
 from convnet.errors import ConvnetError  # noqa: E402
 from convnet.graph import Graph  # noqa: E402
 from convnet.net import DataSpec, Net  # noqa: E402
@@ -43,6 +48,8 @@ WARM_UP = 2  # steps
 TURN_SECONDS = 0.05
 PAUSE = 0.02  # seconds between turns: the threads of OpenMP, which PyTorch has, spin for 8 ms before they sleep
 TRACES = 3  # steps in which the ops are timed
+BATCHES = 3  # with --on-disk
+INPUT_OPS = ("upload", "image_forward", "noisy_image_forward")
 RATE = 1e-4
 
 
@@ -51,6 +58,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("model", type=Path, help="a folder with layers.cfg and params.cfg")
     parser.add_argument("--data", metavar="NAME", help="dummy:CxHxW or dummy-lr-D; default: the data of the params file")
     parser.add_argument("--backend", default="auto", help="cuda, host, simt or auto")
+    parser.add_argument("--inference", action="store_true", help="forward alone, as when testing")
+    parser.add_argument("--crop-border", metavar="N", help="as convnet-train has it")
+    parser.add_argument("--color-noise", metavar="C", help="as convnet-train has it")
+    parser.add_argument("--on-disk", type=int, metavar="N", help="put the images into data batches of N on the disk first, and train from there")
+    parser.add_argument("--without-input", action="store_true", help="let the first mapping take turns with itself without reading, cutting, uploading, cropping and noise: with images that are there")
     parser.add_argument("--mini", type=int, metavar="N", help="images of a minibatch; default: as in the params file, else 128")
     parser.add_argument("--turns", type=int, default=9, metavar="N", help="turns of which the median is taken (9); a turn has as many steps as fit in a twentieth of a second, at least one")
     parser.add_argument("--map", nargs="+", default=["2x1", "1x1", "1x2"], metavar="DxT[:MODEL]", help="mappings, the first the one compared with (2x1 1x1 1x2); MODEL: another net, on the same data")
@@ -83,21 +95,22 @@ def endless(provider: Provider, numbers: list[int], images: int) -> Iterator[tup
 
 
 class Ours:
-    """A net of ours that trains, fed with minibatches of so many images.
+    """A net of ours that trains, or only predicts, fed with minibatches of so many images.
 
+    phase   train or test
     turns   by turn: seconds of a whole step, of waiting for its data, and of queueing its ops
     costs   of the last step
     """
 
-    def __init__(self, net: Net, feed: Iterator[tuple[np.ndarray, ...]], images: int):
-        self.net, self.feed, self.images = net, feed, images
+    def __init__(self, net: Net, feed: Iterator[tuple[np.ndarray, ...]], images: int, phase: str):
+        self.net, self.feed, self.images, self.phase = net, feed, images, phase
         self.turns: list[np.ndarray] = []
         self.costs: dict[str, np.ndarray] = {}
         self.count = 0
 
     @property
     def plan(self) -> Plan:
-        return self.net.plan(self.images, "train")
+        return self.net.plan(self.images, self.phase)
 
     @property
     def seconds(self) -> list[float]:
@@ -139,6 +152,37 @@ class Ours:
         return {"data_seconds": data, "queueing_seconds": queueing, "copied_bytes": copied, "memory_bytes": self.net.memory(self.plan), "ops": ops}
 
 
+class WithoutInput(Ours):
+    """A net that is fed once. Then its steps are run but for those that bring the images: what is in their place stays there."""
+
+    def step(self) -> tuple[float, float, float]:
+        if not self.count:
+            return super().step()
+        start = time.perf_counter()
+        for step in self.plan.steps:
+            if step.op not in INPUT_OPS:
+                step.call()
+        queued = time.perf_counter()
+        self.net.costs(self.plan)
+        return time.perf_counter() - start, 0.0, queued - start
+
+
+def input_report(ours: Ours, without: Ours) -> dict:
+    """What the input costs a step: the share of its time, and the seconds of its parts. `waiting` is for the minibatch, which is cut from a batch read ahead."""
+    step, bare = (statistics.median(net.seconds[1:]) for net in (ours, without))
+    parts = {op: seconds for (op, _), seconds in ours.seconds_by_op().items() if op in INPUT_OPS}
+    return {"share": step / bare - 1, "step_seconds": step, "without_seconds": bare, "parts": {"waiting": float(np.median(ours.turns[1:], axis=0)[1]), **parts}}
+
+
+def on_disk(provider: Provider, folder: Path, number: int, images: int) -> Path:
+    """Data batches of so many images, as convnet-data makes them: three of them, which are read again and again."""
+    read = [provider.read(n).data for n in range(number, number + -(-BATCHES * images // provider.read(number).images))]
+    pixels, labels = (np.moveaxis(np.concatenate([data[i] for data in read], axis=-1), -1, 0)[: BATCHES * images] for i in range(2))
+    source = ArraySource("random images", {"training": (pixels, labels.ravel().astype(int).tolist())}, [f"class {i}" for i in range(provider.classes)])
+    make(source, folder, Settings(size=pixels.shape[-1], kind="raw", batch_size=images))
+    return folder
+
+
 # ---- PyTorch -----------------------------------------------------------------------------------------------------
 
 def open_peers(stack: ExitStack, arguments: argparse.Namespace, net: Net, batch: Batch, images: int, threads: int) -> tuple[str, dict, list[dict]]:
@@ -153,7 +197,7 @@ def open_peers(stack: ExitStack, arguments: argparse.Namespace, net: Net, batch:
              **mean, **{name: net.get(name) for name in net.weight_names()})
     device = net.devices[0].backend if net.devices[0].backend == "cuda" else "cpu"
     task = {"model": str(arguments.model), "arrays": str(folder / "arrays.npz"), "shapes": net.data.shapes, "images": images,
-            "rate": RATE, "device": device, "threads": threads}
+            "rate": RATE, "device": device, "threads": threads, "inference": arguments.inference}
     expected: list[dict] = []
 
     def open_torch(way: dict) -> Torch:
@@ -165,8 +209,8 @@ def open_peers(stack: ExitStack, arguments: argparse.Namespace, net: Net, batch:
     as_written = open_torch(AS_WRITTEN)
     stack.callback(as_written.close)
     left_out = [name for name, there in (("lrn", "norms"), ("columns", "columns")) if not as_written.answer[there]]
-    left_out += ["allocator", "waiting"] * (device == "cuda")
-    print(f"{as_written.answer['name']}, {threads} threads, the search for the fastest way to train this net:", flush=True)
+    left_out += ["allocator", "waiting"] * (device == "cuda") + ["update"] * arguments.inference
+    print(f"{as_written.answer['name']}, {threads} threads, the search for the fastest way to {'run' if arguments.inference else 'train'} this net:", flush=True)
     way, tried = fastest(open_torch, left_out, arguments.compile)
     best = open_torch(way)
     stack.callback(best.close)
@@ -212,21 +256,30 @@ def main() -> None:
         return read_config(model / "layers.cfg", model / "params.cfg")
 
     options = Options()
-    options.command({"data_provider": arguments.data, "mini": arguments.mini})
+    options.command({"data_provider": arguments.data, "mini": arguments.mini, "crop_border": arguments.crop_border})
     read_options_section(options, config().options, config().params_file)
     options.check()
     if not (options.data_provider or options.data_path):
         sys.exit(f"train_throughput: {arguments.model} names no data: expected --data, as dummy:3x224x224")
-    provider = open_data(config(), options)
-    batch = provider.read(options.train_range[0])
-    data, images = data_spec(provider, batch, options, {}), min(options.mini, batch.images)
+    phase = "test" if arguments.inference else "train"
 
     with ExitStack() as stack:
-        contestants: dict = {}
-        for mapping in arguments.map:
+        provider = open_data(config(), options)
+        if arguments.on_disk:
+            folder = on_disk(provider, Path(stack.enter_context(tempfile.TemporaryDirectory())), options.train_range[0], arguments.on_disk)
+            options.command({"data_provider": "image", "data_path": str(folder), "train_range": f"1-{BATCHES}", "test_range": "1"})
+            provider = open_data(config(), options)
+        if arguments.color_noise:
+            options.command({"color_noise": arguments.color_noise})
+        batch = provider.read(options.train_range[0])
+        data, images = data_spec(provider, batch, options, {}), min(options.mini, batch.images)
+
+        def open_ours(mapping: str, kind: type[Ours] = Ours) -> Ours:
             feed = endless(provider, options.train_range, images)
             stack.callback(feed.close)
-            contestants[mapping] = Ours(open_net(stack, config(Path(mapping.partition(":")[2] or arguments.model)), data, backend, mapping), feed, images)
+            return kind(open_net(stack, config(Path(mapping.partition(":")[2] or arguments.model)), data, backend, mapping), feed, images, phase)
+
+        contestants = {mapping: open_ours(mapping) for mapping in arguments.map}
         ours = list(contestants.values())
         same = [net for mapping, net in contestants.items() if ":" not in mapping]
         peer, peers, tried = None, {}, []
@@ -234,27 +287,34 @@ def main() -> None:
             threads = len(ours[0].net.devices) * int(arguments.map[0].partition(":")[0].split("x")[1])
             peer, peers, tried = open_peers(stack, arguments, ours[0].net, batch, images, threads)
         contestants |= peers
-        steps = WARM_UP
+        # Whole batches, so that what is read ahead in a turn is as much as it takes.
+        at_once = batch.images // images if arguments.without_input else 1
+        if arguments.without_input:
+            contestants[f"{arguments.map[0]} without input"] = without = open_ours(arguments.map[0], WithoutInput)
+        steps = -(-WARM_UP // at_once) * at_once
         for _ in range(1 + arguments.turns):
             for contestant in contestants.values():
                 contestant.turn(steps)
                 time.sleep(PAUSE)
             if any(net.costs[name].tobytes() != values.tobytes() for net in same for name, values in ours[0].costs.items()):
                 sys.exit(f"train_throughput: the costs of step {ours[0].count} differ between the mappings: {[net.costs for net in same]}")
-            steps = steps_of_a_turn = 1 + int(TURN_SECONDS / ours[0].seconds[0])
+            steps = steps_of_a_turn = -(-(1 + int(TURN_SECONDS / ours[0].seconds[0])) // at_once) * at_once
         rows = {name: {"seconds": contestant.seconds[1:]} for name, contestant in contestants.items()}
         for name, peer in peers.items():
             rows[name] |= {"way": peer.way, "difference": peer.difference}
         for mapping, net in zip(arguments.map, ours, strict=True):
             rows[mapping] |= net.report()
+        cost = input_report(ours[0], without) if arguments.without_input else None
     median = statistics.median(rows[arguments.map[0]]["seconds"])
     for row in rows.values():
         row["ratio"] = statistics.median(row["seconds"]) / median
     print(f"{arguments.model.name}, {backend}, {images} images, {arguments.turns} turns of {steps_of_a_turn} steps; the costs of all mappings have the same bits; ratio: time by that of {arguments.map[0]}")
     print_table(rows, images, max(map(len, rows)) + 2)
     print_devices({name: rows[name] for name in arguments.map})
+    if cost:
+        print(f"the input makes a step {cost['share']:.2%} longer; ms of its parts: " + ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in cost["parts"].items()))
     if arguments.json:
-        report = {"command": sys.argv, "machine": machine(), "numpy": np.__version__, "model": arguments.model.name, "backend": backend, "images": images, "peer": peer,
+        report = {"command": sys.argv, "machine": machine(), "numpy": np.__version__, "model": arguments.model.name, "backend": backend, "phase": phase, "images": images, "peer": peer, "input": cost,
                   "ratios": {f"{name} / {arguments.map[0]}": row["ratio"] for name, row in rows.items()}, "rows": rows, "tried": tried}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -281,7 +281,7 @@ def test_a_wrong_stage_or_limit_is_named(command, arguments):
 def test_the_stages_call_what_exists_and_end_within_ten_minutes(monkeypatch, complete):
     monkeypatch.setattr(gpu_report.importlib.util, "find_spec", lambda _: complete or None)
     planned = gpu_report.stages(Path("results"), 128, True)
-    assert {"ptx", "sass", "conv", "train-alexnet", *sanitize.PLANTED} <= {stage.name for stage in planned}
+    assert {"ptx", "sass", "ops", "train-alexnet", *sanitize.PLANTED} <= {stage.name for stage in planned}
     for stage in planned:
         assert stage.limit < 590
         files = [word for word in stage.command if word.endswith(".py") and not word.startswith("--")]

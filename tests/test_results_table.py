@@ -17,9 +17,10 @@ from environment import device_folder, device_of  # noqa: E402
 
 GPU = {"name": "NVIDIA H200", "driver_version": "580.1"}
 MACHINE = {"cpu": "A CPU", "cores": 16, "date": "2027-01-02", "commit": "abc1234", "gpu": GPU}
-CONV = {"machine": MACHINE, "backend": "cuda", "images": 128, "threads": 16, "peak": 4e12, "peer": "PyTorch 3.1, cuDNN",
-        "rows": [{"layer": "conv1", "op": "conv_forward", "flops": 2e9, "seconds": 1e-3, "ratio": 1.234},
-                 {"layer": "conv1", "op": "conv_backward_filters", "flops": 2e9, "seconds": 2e-3}]}
+OPS = {"machine": MACHINE, "backend": "cuda", "images": 128, "threads": 16, "peer": "PyTorch 3.1, cuDNN",
+       "rows": [{"layer": "conv1", "op": "conv_forward", "flops": 2e9, "seconds": 1e-3, "share": 0.5, "ratios": {"as written": 3.0, "best": 1.234}},
+                {"layer": "conv1", "op": "conv_backward_filters", "flops": 2e9, "seconds": 2e-3, "share": 0.25},
+                {"layer": "norm1", "op": "lrn", "flops": 0, "bytes": 6e6, "seconds": 2e-3, "share": 0.0, "ratios": {"as written": 30.0, "best": 2.5}}]}
 TRAIN = {"machine": MACHINE, "backend": "cuda", "images": 128, "model": "alexnet", "peer": "PyTorch 3.1",
          "rows": {"2x1": {"seconds": [0.008, 0.009, 0.5], "ratio": 1.0}, "torch at its best": {"seconds": [0.018], "ratio": 2.0}}}
 REPORT = {"machine": MACHINE, "backend": "cuda", "stages": {
@@ -52,8 +53,8 @@ def test_results_lie_in_the_folder_of_their_device():
 
 
 def test_where_no_gpu_was_measured_one_line_says_so(results):
-    host = {**CONV, "backend": "host_avx2", "machine": {**MACHINE, "gpu": None}}
-    lines = results("a-cpu", conv=host).splitlines()
+    host = {**OPS, "backend": "host_avx2", "machine": {**MACHINE, "gpu": None}}
+    lines = results("a-cpu", ops=host).splitlines()
     assert [line for line in lines if "GPU" in line] == [results_table.NO_GPU] == lines[:1]
     assert "**A CPU, 16 cores** ([benchmarks/results/a-cpu](benchmarks/results/a-cpu))" in lines
 
@@ -63,15 +64,23 @@ def test_nothing_measured_gives_no_table(results):
 
 
 def test_a_gpu_comes_first_with_date_commit_and_driver(results):
-    results("a-cpu", conv={**CONV, "backend": "host_avx2"})
-    text = results("nvidia-h200", conv=CONV, report=REPORT, train_alexnet=TRAIN)
+    results("a-cpu", ops={**OPS, "backend": "host_avx2"})
+    text = results("nvidia-h200", ops=OPS, report=REPORT, train_alexnet=TRAIN)
     assert text.startswith("**NVIDIA H200** ([benchmarks/results/nvidia-h200](benchmarks/results/nvidia-h200))")
     assert results_table.NO_GPU not in text
-    assert "Convolutions, 128 images (2027-01-02, commit abc1234)" in text and "driver 580.1" in text
-    assert "| conv1 | 50%, 1.23 |  | 25% |" in text
+    assert "Ops, 128 images (2027-01-02, commit abc1234)" in text and "driver 580.1" in text
+    assert "| of the peak, as written, best | forward | backward_filters |\n| --- | --- | --- |\n| conv1 | 50%, 3.00, 1.23 | 25% |" in text
+    assert "| lrn | norm1 | 2 | 3.0 | 30.00 | 2.50 |" in text
     assert "| 2 devices | 9.00 ms | 14222 | 1.00 |" in text
     assert "| PyTorch 3.1, the fastest way that a search finds | 18.00 ms | 7111 | 2.00 |" in text
     assert "| tests | passed | 812 passed |" in text and "| racecheck | failed | a \\| b |" in text
+
+
+def test_inference_and_the_input_have_tables_of_their_own(results):
+    host = {**TRAIN, "backend": "host_avx2", "machine": {**MACHINE, "gpu": None}}
+    text = results("a-cpu", inference_alexnet={**host, "images": 1, "phase": "test"}, input_alexnet={**host, "input": {"share": 0.0123, "step_seconds": 0.5}})
+    assert "Inference of alexnet, 1 image (2027-01-02, commit abc1234)." in text
+    assert "| alexnet | 128 | 500 ms | 1.2% |" in text and "Training" not in text
 
 
 @pytest.mark.parametrize(("mapping", "backend", "name"), [
@@ -85,8 +94,8 @@ def test_a_mapping_is_named(mapping, backend, name):
 
 def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "gpu").mkdir()
-    (tmp_path / "gpu" / "conv.json").write_text("{")
-    with pytest.raises(SystemExit, match=r"conv\.json is not JSON"):
+    (tmp_path / "gpu" / "ops.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"ops\.json is not JSON"):
         results_table.tables(tmp_path)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 WARM_UP = 2  # steps: in the second, too, memory is new
 TURNS, TURN_SECONDS = 3, 0.2  # of the search; a turn has at least one step
+HOPELESS = 2  # a way whose warm-up takes that many times as long as the fastest is not timed any further
 TOLERANCE = 1e-4
 
 # As one would write it: nn.LocalResponseNorm, torch.optim.SGD as it comes, the default layout, the system's allocator.
@@ -28,7 +29,40 @@ ENVIRONMENTS = {"allocator": {"default": {}, "tuned": KEEPS_MEMORY, "huge pages"
                 "waiting": {"spinning": {}, "passive": {"OMP_WAIT_POLICY": "passive"}}}
 
 
-class Torch:
+class Worker:
+    """A process of PyTorch that runs a program beside this file, and answers in JSON, a line to a line. `answer`: what it said first.
+
+    settings  what the program is told
+    way       of these, what the process's environment is made of: choices of ENVIRONMENTS
+    """
+
+    def __init__(self, program: str, settings: dict, way: dict, folder: Path):
+        self.name, environment = describe(way), {}
+        path = folder / "settings.json"
+        path.write_text(json.dumps(settings))
+        for name, choices in ENVIRONMENTS.items():
+            environment |= choices[way[name]]
+        command = [sys.executable, str(Path(__file__).with_name(program)), str(path)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
+        self.answer = self.read()
+
+    def read(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"PyTorch ({self.name}) has ended with exit code {self.process.wait()}; above is why")
+        return json.loads(line)
+
+    def ask(self, line: str) -> dict:
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Torch(Worker):
     """A process that trains. `task`: what is the same for all, `way`: how this one does it (torch_train.py tells of both).
 
     seconds      of a step, by turn
@@ -38,29 +72,11 @@ class Torch:
 
     def __init__(self, task: dict, way: dict, folder: Path):
         self.way, self.seconds, self.difference = way, [], 0.0
-        path, environment = folder / "task.json", {}
-        path.write_text(json.dumps({**task, **{name: value for name, value in way.items() if name not in ENVIRONMENTS}}))
-        for name, choices in ENVIRONMENTS.items():
-            environment |= choices[way[name]]
-        command = [sys.executable, str(Path(__file__).with_name("torch_train.py")), str(path)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
-        self.answer = self.read()
-
-    def read(self) -> dict:
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"PyTorch ({describe(self.way)}) has ended with exit code {self.process.wait()}; above is why")
-        return json.loads(line)
+        super().__init__("torch_train.py", {**task, **{name: value for name, value in way.items() if name not in ENVIRONMENTS}}, way, folder)
 
     def turn(self, steps: int) -> None:
         """So many training steps in a row."""
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        self.seconds.append(self.read()["seconds"])
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+        self.seconds.append(self.ask(str(steps))["seconds"])
 
     def check(self, costs: dict[str, np.ndarray], acts: dict[str, np.ndarray]) -> None:
         """Ends the run where it does not compute what our net does: our costs of the first minibatch, and the acts that they judge."""
@@ -75,7 +91,7 @@ class Torch:
 
 
 def describe(way: dict) -> str:
-    return ", ".join(f"{name} {value}" for name, value in way.items() if name != "compile") + ", torch.compile" * way["compile"]
+    return ", ".join(f"{name} {value}" for name, value in way.items() if name != "compile") + ", torch.compile" * way.get("compile", False)
 
 
 def fastest(open_torch: Callable[[dict], Torch], left_out: list[str], compiled: bool) -> tuple[dict, list[dict]]:
@@ -88,11 +104,14 @@ def fastest(open_torch: Callable[[dict], Torch], left_out: list[str], compiled: 
     def seconds(way: dict) -> float:
         torch = open_torch(way)
         torch.turn(WARM_UP)
-        for _ in range(TURNS):
-            torch.turn(1 + int(TURN_SECONDS / torch.seconds[0]))
+        quickest = min((statistics.median(other["seconds"]) for other in tried), default=torch.seconds[0])
+        if way["compile"] or torch.seconds[0] < HOPELESS * quickest:
+            for _ in range(TURNS):
+                torch.turn(1 + int(TURN_SECONDS / torch.seconds[0]))
+            del torch.seconds[0]
         torch.close()
-        tried.append({**way, "seconds": torch.seconds[1:]})
-        taken = statistics.median(torch.seconds[1:])
+        tried.append({**way, "seconds": torch.seconds})
+        taken = statistics.median(torch.seconds)
         print(f"{taken * 1e3:10.1f} ms  {describe(way)}", flush=True)
         return taken
 

@@ -27,7 +27,7 @@ UPDATES = {"default": {}, "foreach": {"foreach": True}, "fused": {"fused": True}
 
 @dataclass(frozen=True)
 class Task:
-    """model: folder of the config; shapes: of the data, by dataIdx; images: of a minibatch; rate: learning rate of all.
+    """model: folder of the config; shapes: of the data, by dataIdx; images: of a minibatch; rate: learning rate of all; inference: no training.
 
     arrays    an .npz: our weights, by name, pixels (images, channels, height, width), labels (images,), and the mean of uint8 pixels
     layout    NCHW or NHWC;  lrn: one of torch_net.Norm.FORMS;  columns: merged or apart;  update: one of UPDATES
@@ -40,6 +40,7 @@ class Task:
     rate: float
     device: str
     threads: int
+    inference: bool
     layout: str
     lrn: str
     columns: str
@@ -99,17 +100,21 @@ class Worker:
         """The costs of the first minibatch, summed over its images, and the acts that they judge, of the first image."""
         net = self.net.eval()
         values = net.values(self.minibatch(0, random=False))
-        net.train()
+        net.train(not self.task.inference)
         return {"costs": {name: values[i].item() * self.task.images for name, i in net.costs.items()},
                 "scores": {name: net.part(values, *read)[0].flatten().tolist() for name, read in net.scores.items()}}
 
     def step(self) -> None:
-        data = self.minibatch(self.first, random=True)
+        data = self.minibatch(self.first, random=not self.task.inference)
         self.first = (self.first + self.task.images) % len(self.labels)
-        self.optimizer.zero_grad()
-        costs = self.run(*data)
-        sum(coeff * cost for coeff, cost in zip(self.net.coeffs, costs, strict=True)).backward()
-        self.optimizer.step()
+        if self.task.inference:
+            with torch.inference_mode():
+                costs = self.run(*data)
+        else:
+            self.optimizer.zero_grad()
+            costs = self.run(*data)
+            sum(coeff * cost for coeff, cost in zip(self.net.coeffs, costs, strict=True)).backward()
+            self.optimizer.step()
         for cost in costs:
             cost.item()
         if self.task.device == "cuda":
