@@ -4,8 +4,8 @@
 // panels (panel of filters, x, images, lanes), a row of its inputs is packed into a strip; then
 // every tap is the product of runs in the strip with the panels, and its sums are touched once a
 // unit. The strip is (tile of channels, u, images, channels of the tile), so that the pixels beside
-// each other are one run. Where there are few channels, and taps are rows of a tile too, it is
-// (chunk of 32 images, u, i, c, images).
+// each other are one run. With few channels a tile would be nearly empty: then the rows of a strip
+// are the channels of all taps down, those on the padding zero.
 //
 // A task is some of the units for some of the channels and filters, with sums of its own, which are
 // added in the order of the units at the end. How many there are depends on shapes alone, so no bit
@@ -21,15 +21,12 @@ namespace convnet {
 
 template <class T>
 struct FilterSums {
-  // Which taps are rows of one tile beside the channels. With few channels a tile would else be
-  // nearly empty; the price is that taps on the padding are computed, from zeros.
-  enum class Together { channels, across, window };
-  static constexpr int run_length = 64;     // products of a segment in Order::columns
-  static constexpr int most_segments = 32;  // of a tile: 8 pixels, 128 images
+  static constexpr int run_length = 64;     // products of a segment
+  static constexpr int most_unit = 128;     // images of a unit
+  static constexpr int most_segments = 32;  // of a tile: of 8 pixels
 
   ConvProblem p;
-  Together together;
-  int taps_down, taps_across;  // that are rows of one tile, beside each channel
+  int taps_down;                                               // in a strip
   std::vector<Block> channel_blocks, filter_blocks, x_blocks;  // filter_blocks: of panels
   std::vector<LaneBlock> panels;                               // of all filters of a group
   int filter_lanes;                                            // of the panels
@@ -37,26 +34,22 @@ struct FilterSums {
   int most_images;  // of a unit
 
   explicit FilterSums(const ConvProblem& problem) : p(problem) {
-    const int window = p.filter_height * p.filter_width * p.channels;
-    together = window <= 128                      ? Together::window
-               : p.channels <= max_rows<T>(2) / 2 ? Together::across
-                                                  : Together::channels;
-    taps_down = together == Together::window ? p.filter_height : 1;
-    taps_across = together == Together::channels ? 1 : p.filter_width;
-    channel_blocks = equal_blocks(p.channels, together == Together::channels ? 128 : p.channels);
-    most_images = std::min(128, p.images);
-    panels = lane_blocks<T>(p.filters, 2);
+    taps_down = p.channels <= max_rows<T>(2) / 2 ? p.filter_height : 1;
+    channel_blocks = equal_blocks(p.channels, 128);
+    most_images = std::min(most_unit, p.images);
+    const int widest = widest_tile<T>(taps_down * p.channels, p.filters);
+    panels = lane_blocks<T>(p.filters, widest);
     filter_lanes = whole_vectors<T>(p.filters);
-    filter_blocks = equal_blocks(int(panels.size()), std::max(1, 256 / (2 * simd::lanes<T>)));
+    filter_blocks = equal_blocks(int(panels.size()), std::max(1, 256 / (widest * simd::lanes<T>)));
     // With more pixels a tile's sums are touched less often; the panels take half of a second-level
     // cache of 1 MiB.
-    const int panel_bytes = filter_blocks.front().count * 2 * simd::vector_bytes * most_images;
+    const int panel_bytes = filter_blocks.front().count * widest * simd::vector_bytes * most_images;
     x_blocks = equal_blocks(p.acts_width, std::clamp((512 << 10) / panel_bytes, 4, 8));
 
     const int units = p.acts_height * int(x_blocks.size()) * int(ceil_div(p.images, most_images));
     const int tasks = p.groups * int(channel_blocks.size() * filter_blocks.size());
     units_per_part = std::max(int(ceil_div(units, ceil_div(16, tasks))),
-                              int(ceil_div(64 * row_length, most_images * panel_x())));
+                              int(ceil_div(2048, most_images * panel_x())));
     units_per_part = std::min(units_per_part, units);
     parts = int(ceil_div(units, units_per_part));
   }
@@ -66,14 +59,13 @@ struct FilterSums {
   }
   // Sums are (parts, groups, rows in the order of the strip, lanes of the filters).
   std::int64_t sum_row(int c, int i, int j) const {
-    if (together == Together::window)
-      return (std::int64_t(j) * p.filter_height + i) * p.channels + c;
+    if (taps_down > 1) return (std::int64_t(j) * p.filter_height + i) * p.channels + c;
     return (std::int64_t(i) * p.filter_width + j) * p.channels + c;
   }
 
-  // Of a strip: three tiles of channels, in a quarter of that cache.
+  // Of a strip: three tiles, in a quarter of that cache.
   std::vector<Block> strip_channels(Block channels) const {
-    if (together != Together::channels) return {channels};
+    if (taps_down > 1) return {channels};
     std::vector<Block> blocks;
     const auto tiles = equal_blocks(channels.count, max_rows<T>(2));
     for (const Block& some : equal_blocks(int(tiles.size()), 3)) {
@@ -82,9 +74,9 @@ struct FilterSums {
     }
     return blocks;
   }
-  int most_channels() const {
-    return std::min(channel_blocks.front().count,
-                    together == Together::channels ? 3 * max_rows<T>(2) : p.channels);
+  int most_rows() const {
+    return taps_down > 1 ? taps_down * p.channels
+                         : std::min(channel_blocks.front().count, 3 * max_rows<T>(2));
   }
   int panel_x() const {
     return x_blocks.front().count;
@@ -97,16 +89,11 @@ struct FilterSums {
   };
   Workspace divide(WorkspaceParts& workspace, int threads) const {
     Workspace w;
-    // Whole vectors are written at the end, too.
-    constexpr int room = simd::lanes<T> * (max_rows<T>(2) + 2 * simd::lanes<T>);
-    w.panels_size =
-        std::int64_t(filter_blocks.front().count) * 2 * simd::lanes<T> * panel_x() * most_images +
-        room;
-    w.strip_size = std::int64_t(strip_x()) * most_channels() *
-                       (together == Together::channels
-                            ? most_images
-                            : taps_down * ceil_div(most_images, row_length) * row_pitch) +
-                   room;
+    // Behind the last panel and tile there is room for what pack_transposed writes too much.
+    constexpr int width = std::max(8 * simd::lanes<T>, max_rows<T>(2)),
+                  room = simd::lanes<T> * (width + 1);
+    w.panels_size = std::int64_t(filter_lanes) * panel_x() * most_images + room;
+    w.strip_size = std::int64_t(most_rows()) * strip_x() * most_images + room;
     w.sums = workspace.take<T>(std::int64_t(parts) * p.groups * sum_rows() * filter_lanes);
     w.panels = workspace.take<T>(w.panels_size * threads);
     w.strip = workspace.take<T>(w.strip_size * threads);
@@ -166,10 +153,7 @@ struct FilterSums {
         for (int i = 0; i < p.filter_height; i += taps_down) {
           const int v = y * p.stride - p.padding + i;
           if (taps_down == 1 && (v < 0 || v >= p.height)) continue;
-          if (together == Together::channels)
-            pack_columns(images, strip, group, strips[k], v, xs, unit_images);
-          else
-            pack_strip(images, strip, group, strips[k], v, xs, unit_images);
+          pack_strip(images, strip, group, strips[k], v, xs, unit_images);
           const bool more = i + taps_down < p.filter_height && v + 1 < p.height;
           const Block& soon = strips[more ? k : (k + 1) % strips.size()];
           const int next_v =
@@ -180,7 +164,7 @@ struct FilterSums {
                               soon.count,       {std::max(0, next_v), taps_down == 1},
                               {u0, u1 - u0},    unit_images.first,
                               unit_images.count};
-          for (int j = 0; j < p.filter_width; j += taps_across)
+          for (int j = 0; j < p.filter_width; ++j)
             sum_tap(strip, panel_memory, strips[k], filters, i, j, xs, unit_images.count, sums,
                     next_strip, next_panels);
         }
@@ -190,108 +174,65 @@ struct FilterSums {
   // (filters, xs, images) -> (panels, xs, images, lanes)
   void pack_panels(const Images<const T>& acts_grad, T* target, int group, Block filters, int y,
                    Block xs, Block unit_images) const {
-    const std::int64_t step = std::int64_t(acts_grad.height) * acts_grad.width * acts_grad.pitch;
     for (int i = filters.first; i < filters.first + filters.count; ++i) {
       const LaneBlock& panel = panels[i];
-      const int lane_count = panel.vectors * simd::lanes<T>;
-      for (int x = 0; x < xs.count; ++x, target += std::int64_t(unit_images.count) * lane_count)
-        pack_transposed(
-            target, lane_count,
-            acts_grad.row(group * p.filters + panel.first, y, xs.first + x) + unit_images.first,
-            step, panel.count, panel.count, unit_images.count, acts_grad.pitch);
+      const int width = panel.vectors * simd::lanes<T>, f = group * p.filters + panel.first;
+      for (int x = xs.first; x < xs.first + xs.count; ++x, target += unit_images.count * width)
+        pack_transposed(target, width, panel.count, unit_images.count, acts_grad.pitch,
+                        [&](int i) { return acts_grad.row(f + i, y, x) + unit_images.first; });
     }
   }
 
-  // (channels, pixels that the windows see, images) -> (tiles, pixels, images, channels of the
-  // tile)
-  void pack_columns(const Images<const T>& images, T* target, int group, Block channels, int v,
-                    Block xs, Block unit_images) const {
-    const int u0 = xs.first * p.stride - p.padding, u1 = u0 + strip_pixels(xs);
-    const std::int64_t step = std::int64_t(images.height) * images.width * images.pitch;
-    for (const Block& tile : equal_blocks(channels.count, max_rows<T>(2))) {
-      const int c = group * p.channels + channels.first + tile.first;
-      for (int u = u0; u < u1; ++u, target += std::int64_t(unit_images.count) * tile.count)
-        if (u >= 0 && u < images.width)
-          pack_transposed(target, tile.count, images.row(c, v, u) + unit_images.first, step,
-                          tile.count, images.channels - c, unit_images.count, images.pitch);
-    }
-  }
-
-  // (channels, pixels that the windows see, images) -> (chunks, pixels across, pixels down,
-  // channels, images of the chunk)
+  // (channels, taps down, pixels that the windows see, images) -> (tiles of rows, pixels, images,
+  // rows of the tile); the rows are (taps down, channels).
   void pack_strip(const Images<const T>& images, T* target, int group, Block channels, int v,
                   Block xs, Block unit_images) const {
-    const int u0 = xs.first * p.stride - p.padding, pixels = strip_pixels(xs);
-    const std::int64_t chunk_size = std::int64_t(pixels) * taps_down * channels.count * row_pitch;
-    for (int u = u0; u < u0 + pixels; ++u)
-      for (int i = v; i < v + taps_down; ++i, target += channels.count * row_pitch) {
-        const bool inside = u >= 0 && u < images.width && i >= 0 && i < images.height;
-        for (int c = 0; c < channels.count; ++c)
-          for (int n = 0; n < unit_images.count; n += row_length) {
-            T* row = target + n / row_length * chunk_size + c * row_pitch;
-            if (!inside) {
-              std::memset(row, 0, sizeof(T) * row_length);
-              continue;
-            }
-            const T* source =
-                images.row(group * p.channels + channels.first + c, i, u) + unit_images.first + n;
-            // The hardware does not foresee the next channel: 4 to 11 % of the op's time.
-            for (int k = 0; k < row_length; k += 64 / int(sizeof(T)))
-              __builtin_prefetch(source + 2 * images.pitch + k);
-            copy_lanes(row, source, std::min(row_length, unit_images.count - n),
-                       row_length / simd::lanes<T>);
-          }
+    static constexpr T zeros[most_unit] = {};
+    const int u0 = xs.first * p.stride - p.padding, u1 = u0 + strip_pixels(xs),
+              c0 = group * p.channels + channels.first;
+    for (const Block& tile : equal_blocks(taps_down * channels.count, max_rows<T>(2)))
+      for (int u = u0; u < u1; ++u, target += unit_images.count * tile.count) {
+        if (u < 0 || u >= images.width) continue;
+        pack_transposed(
+            target, tile.count, tile.count, unit_images.count, images.pitch, [&](int i) {
+              const int down = v + (tile.first + i) / channels.count,
+                        c = c0 + (tile.first + i) % channels.count;
+              return down >= 0 && down < images.height ? images.row(c, down, u) + unit_images.first
+                                                       : zeros;
+            });
       }
   }
   int strip_pixels(Block xs) const { return (xs.count - 1) * p.stride + p.filter_width; }
 
   void sum_tap(const T* strip, const T* panel, Block channels, Block filters, int i, int j,
                Block xs, int count, T* sums, Ahead<T>& next_strip, Ahead<T>& next_panels) const {
-    // Taps on the padding: left out where the rows of a tile share a tap, zeros in the strip where
-    // not.
-    int x0 = xs.first, x1 = xs.first + xs.count;
-    if (together == Together::channels) {
-      x0 = std::max(x0, int(ceil_div(std::max(0, p.padding - j), p.stride)));
-      x1 = std::min(x1, int(ceil_div(std::max(0, p.width + p.padding - j), p.stride)));
-    }
+    const int x0 = std::max(xs.first, int(ceil_div(std::max(0, p.padding - j), p.stride))),
+              x1 = std::min(xs.first + xs.count,
+                            int(ceil_div(std::max(0, p.width + p.padding - j), p.stride)));
     if (x1 <= x0) return;
-    const bool columns = together == Together::channels;
-    const std::int64_t pixel_rows = taps_down * channels.count,
-                       chunk_rows = strip_pixels(xs) * pixel_rows;
-    T* target = sums + sum_row(channels.first, i, j) * filter_lanes;
-    Segment<T> segments[most_segments];
-    std::int64_t row_offsets[16];
-    for (int k = 0; k < 16; ++k) row_offsets[k] = std::int64_t(k) * filter_lanes;
-    for (const Block& block : equal_blocks(int(taps_across * pixel_rows), max_rows<T>(2))) {
+    // Beside each other the pixels are one run, cut where something is to be fetched.
+    const int pixels = p.stride == 1 ? x1 - x0 : 1;
+    std::int64_t row_offsets[max_rows<T>(2)];
+    for (int k = 0; k < max_rows<T>(2); ++k) row_offsets[k] = std::int64_t(k) * filter_lanes;
+    for (const Block& tile : equal_blocks(taps_down * channels.count, max_rows<T>(2))) {
+      const T* a = strip + std::int64_t(strip_pixels(xs)) * count * tile.first;
       const T* b = panel;
+      T* target = sums + (sum_row(channels.first, i, j) + tile.first) * filter_lanes;
       for (int k = filters.first; k < filters.first + filters.count; ++k) {
-        const int lane_count = panels[k].vectors * simd::lanes<T>;
+        const int width = panels[k].vectors * simd::lanes<T>;
+        Segment<T> segments[most_segments];
         int runs = 0;
-        if (columns) {
-          // Beside each other the pixels are one run, cut where something is to be fetched.
-          const int pixels = p.stride == 1 ? x1 - x0 : 1;
-          const T* tile = strip + std::int64_t(strip_pixels(xs)) * count * block.first;
-          for (int x = x0 - xs.first; x < x1 - xs.first; x += pixels)
-            for (int n = 0; n < pixels * count; n += run_length)
-              segments[runs++] = {tile + (std::int64_t(x * p.stride + j) * count + n) * block.count,
-                                  b + (std::int64_t(x) * count + n) * lane_count,
-                                  std::min(run_length, pixels * count - n)};
-        } else {
-          for (int n = 0; n < count; n += row_length)
-            for (int x = x0 - xs.first; x < x1 - xs.first; ++x)
-              segments[runs++] = {strip + (n / row_length * chunk_rows +
-                                           (x * p.stride + j) * pixel_rows + block.first) *
-                                              row_pitch,
-                                  b + (std::int64_t(x) * count + n) * lane_count,
-                                  std::min(row_length, count - n)};
-        }
-        for (int r = 0; r < runs; ++r)
-          next_strip.fetch(segments[r]) || next_panels.fetch(segments[r]);
-        (columns ? columns_kernel<T> : rows_kernel<T>)(block.count, panels[k].vectors)(
-            segments, runs,
-            {target + block.first * filter_lanes + panels[k].first, row_offsets, nullptr, true,
-             false});
-        b += std::int64_t(xs.count) * count * lane_count;
+        for (int x = x0; x < x1; x += pixels)
+          for (int n = 0; n < pixels * count; n += run_length, ++runs) {
+            const std::int64_t from_a = ((x - xs.first) * p.stride + j) * count + n,
+                               from_b = (x - xs.first) * count + n;
+            segments[runs] = {a + from_a * tile.count, b + from_b * width,
+                              std::min(run_length, pixels * count - n)};
+            next_strip.fetch(segments[runs]) || next_panels.fetch(segments[runs]);
+          }
+        columns_kernel<T>(tile.count, panels[k].vectors)(
+            segments, runs, {target + panels[k].first, row_offsets, nullptr, true, false});
+        b += std::int64_t(xs.count) * count * width;
       }
     }
   }

@@ -252,8 +252,8 @@ struct OutputLanes {
     parallel_for(stream, std::int64_t(blocks.size()), [&](std::int64_t task, int) {
       const LaneBlock& block = blocks[task];
       pack_transposed(w.columns + std::int64_t(block.first) * room, block.vectors * simd::lanes<T>,
-                      acts_grad.row(block.first), acts_grad.pitch, block.count, block.count,
-                      p.images, 128);
+                      block.count, p.images, 128,
+                      [&](int i) { return acts_grad.row(block.first + i); });
     });
     std::vector<std::int64_t> row_offsets(max_rows<T>(2));
     for (int i = 0; i < max_rows<T>(2); ++i) row_offsets[i] = i * target.pitch;

@@ -328,14 +328,11 @@ struct PixelWeights {
         for (int f = 0; f < p.filters; ++f) target.store(target.data + offset + f, T(0));
     }
 
-    const std::int64_t filter_step =
-        std::int64_t(acts_grad.height) * acts_grad.width * acts_grad.pitch;
     const int room = whole_vectors<T>(p.images);
     for (const LaneBlock& panel : panels)
       pack_transposed(panel_memory + std::int64_t(panel.first) * room,
-                      panel.vectors * simd::lanes<T>,
-                      acts_grad.row(group * p.filters + panel.first, y, x), filter_step,
-                      panel.count, panel.count, p.images, acts_grad.pitch);
+                      panel.vectors * simd::lanes<T>, panel.count, p.images, acts_grad.pitch,
+                      [&](int i) { return acts_grad.row(group * p.filters + panel.first + i, y, x); });
 
     std::vector<Segment<T>> segments(runs);
     std::int64_t offsets[max_rows<T>(2)];

@@ -98,43 +98,39 @@ void store_lanes(T* target, const T* source, int count, bool add) {
   for (int j = 0; j < count; ++j) target[j] = add ? target[j] + source[j] : source[j];
 }
 
-// (rows, images) -> (images, width): element n of row i goes to target[n * width + i]. Whole
-// vectors are written, and images rounded up to them: after the rows follow those of `there` rows
-// that there are, then zeros. What runs over into the next image is written over, since that comes
-// later; only behind the last one must there be room. What stands `ahead` of each element is
-// fetched.
-template <class T>
-void pack_transposed(T* target, int width, const T* source, std::int64_t pitch, int rows, int there,
-                     int images, std::int64_t ahead) {
+// (rows, images) -> (images, width): element n of row(i), a pointer, goes to target[n * width + i].
+// Whole vectors are written, and images rounded up to them. What is written beside the rows means
+// nothing; where it runs over into the next image it is written over, since that comes later: only
+// behind the last one must there be room. What stands `ahead` of each element is fetched.
+template <class T, class Row>
+void pack_transposed(T* target, int width, int rows, int images, std::int64_t ahead, Row row) {
   using namespace simd;
   constexpr int size = lanes<T>;
-  for (int first = (rows - 1) / size * size; first >= 0; first -= size)
-    for (int n = 0; n < images; n += size) {
-      // The edge goes through memory: were it chosen row by row, every square would leave the
-      // registers.
-      const T* const corner = source + first * pitch + n;
-      const T* from = corner;
-      std::int64_t step = pitch;
-      T edge[size * size];
-      if (there - first < size || n + size > images) {
-        for (int i = 0; i < size; ++i)
-          store(edge + i * size, first + i < there
-                                     ? load_first(from + i * pitch, std::min(size, images - n))
-                                     : Vector<T>{});
-        from = edge;
-        step = size;
-      }
+  for (int first = (rows - 1) / size * size; first >= 0; first -= size) {
+    const T* sources[size];
+    for (int i = 0; i < size; ++i) sources[i] = row(std::min(first + i, rows - 1));
+    T* column = target + first;
+    for (int n = 0; n < images; n += size, column += size * width) {
       Vector<T> square[size];
+      if (n + size <= images) {
 #pragma GCC unroll 16
-      for (int i = 0; i < size; ++i) {
-        __builtin_prefetch(corner + i * pitch + ahead);
-        square[i] = load(from + i * step);
+        for (int i = 0; i < size; ++i) {
+          __builtin_prefetch(sources[i] + n + ahead);
+          square[i] = load(sources[i] + n);
+        }
+      } else {
+        // The edge goes through memory: else every square would leave the registers.
+        T edge[size * size];
+        for (int i = 0; i < size; ++i)
+          store(edge + i * size, load_first(sources[i] + n, images - n));
+#pragma GCC unroll 16
+        for (int i = 0; i < size; ++i) square[i] = load(edge + i * size);
       }
       transpose<T>(square);
-      T* column = target + std::int64_t(n) * width + first;
 #pragma GCC unroll 16
       for (int i = 0; i < size; ++i) store(column + i * width, square[i]);
     }
+  }
 }
 
 // Some pixels of some channels and images that are packed soon. They come from memory in pieces too
