@@ -3,6 +3,7 @@
 #include <memory>
 #include "../lrn.h"
 #include "loops.h"
+#include "powers.h"
 
 namespace convnet {
 namespace {
@@ -49,24 +50,23 @@ void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, doubl
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const auto x = images_of<T>(inputs);
     const auto d = images_of<T>(denoms), y = images_of<T>(acts);
-    with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
-      for_tiles(stream, inputs.shape, inputs.dtype, {x.pitch, d.pitch, y.pitch}, [&](std::int64_t row, std::int64_t from, int count, int) {
-        for (int c = 0; c < x.channels; ++c) {
-          const auto [first, last] = window_of(c, x.channels, size, blocked);
-          fetch_ahead(x, last - 1, row, from, count);
-          for (const auto& tensor : {d, y}) fetch_ahead(tensor, c, row, from, count);
-          T denom[tile];
-          std::fill_n(denom, count, T(0));
-          for (int j = first; j < last; ++j) {
-            const T* xj = tile_of(x, j, row, from);
-            for (int n = 0; n < count; ++n) denom[n] += xj[n] * xj[n];
-          }
-          for (int n = 0; n < count; ++n) denom[n] = T(bias) + T(scale) * denom[n];
-          const T* xc = tile_of(x, c, row, from);
-          store_row(tile_of(d, c, row, from), count, d.add, [&](int n) { return denom[n]; });
-          store_row(tile_of(y, c, row, from), count, y.add, [&](int n) { return xc[n] * inverse_power<ThreeQuarters::value>(denom[n], T(power)); });
+    for_tiles(stream, inputs.shape, inputs.dtype, {x.pitch, d.pitch, y.pitch}, [&](std::int64_t row, std::int64_t from, int count, int) {
+      for (int c = 0; c < x.channels; ++c) {
+        const auto [first, last] = window_of(c, x.channels, size, blocked);
+        fetch_ahead(x, last - 1, row, from, count);
+        for (const auto& tensor : {d, y}) fetch_ahead(tensor, c, row, from, count);
+        T denom[tile], inverse[tile];
+        std::fill_n(denom, count, T(0));
+        for (int j = first; j < last; ++j) {
+          const T* xj = tile_of(x, j, row, from);
+          for (int n = 0; n < count; ++n) denom[n] += xj[n] * xj[n];
         }
-      });
+        for (int n = 0; n < count; ++n) denom[n] = T(bias) + T(scale) * denom[n];
+        const T* xc = tile_of(x, c, row, from);
+        store_row(tile_of(d, c, row, from), count, d.add, [&](int n) { return denom[n]; });
+        inverse_powers(denom, count, T(power), inverse, nullptr);
+        store_row(tile_of(y, c, row, from), count, y.add, [&](int n) { return xc[n] * inverse[n]; });
+      }
     });
   });
 }
@@ -79,34 +79,29 @@ void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_
     // (threads, channels, terms and powers, tile): what channel j adds to the sums of its window, and denoms[j]^-power
     const std::size_t channel_size = 2 * tile, thread_size = x.channels * channel_size;
     const auto scratch = std::make_unique_for_overwrite<T[]>(thread_count(stream) * thread_size);
-    with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
-      for_tiles(stream, inputs.shape, inputs.dtype, {x.pitch, d.pitch, g.pitch, result.pitch},
-                [&](std::int64_t row, std::int64_t from, int count, int thread) {
-        T* const terms = scratch.get() + thread * thread_size;
-        T* const powers = terms + tile;
-        // Channel c follows as soon as its windows are there, while its own numbers are still in the cache.
-        for (int c = 0, j = 0; c < x.channels; ++c) {
-          const auto [first, last] = windows_with(c, x.channels, size, blocked);
-          for (; j < last; ++j) {
-            for (const auto& tensor : {x, d, g}) fetch_ahead(tensor, j, row, from, count);
-            const T *xj = tile_of(x, j, row, from), *dj = tile_of(d, j, row, from), *gj = tile_of(g, j, row, from);
-            T *term = terms + j * channel_size, *inverse = powers + j * channel_size;
-            for (int n = 0; n < count; ++n) {
-              const T plus_1 = inverse_power_plus_1<ThreeQuarters::value>(dj[n], T(power));  // roots and divisions limit the speed
-              inverse[n] = plus_1 * dj[n];
-              term[n] = gj[n] * xj[n] * plus_1;
-            }
-          }
-          fetch_ahead(result, c, row, from, count);
-          T sum[tile];
-          std::fill_n(sum, count, T(0));
-          for (int k = first; k < last; ++k)
-            for (int n = 0; n < count; ++n) sum[n] += terms[k * channel_size + n];
-          const T *xc = tile_of(x, c, row, from), *gc = tile_of(g, c, row, from), *inverse = powers + c * channel_size;
-          store_row(tile_of(result, c, row, from), count, result.add,
-                    [&](int n) { return gc[n] * inverse[n] - T(2 * scale * power) * xc[n] * sum[n]; });
+    for_tiles(stream, inputs.shape, inputs.dtype, {x.pitch, d.pitch, g.pitch, result.pitch},
+              [&](std::int64_t row, std::int64_t from, int count, int thread) {
+      T* const terms = scratch.get() + thread * thread_size;
+      T* const powers = terms + tile;
+      // Channel c follows as soon as its windows are there, while its own numbers are still in the cache.
+      for (int c = 0, j = 0; c < x.channels; ++c) {
+        const auto [first, last] = windows_with(c, x.channels, size, blocked);
+        for (; j < last; ++j) {
+          for (const auto& tensor : {x, d, g}) fetch_ahead(tensor, j, row, from, count);
+          const T *xj = tile_of(x, j, row, from), *dj = tile_of(d, j, row, from), *gj = tile_of(g, j, row, from);
+          T *term = terms + j * channel_size, *inverse = powers + j * channel_size;
+          inverse_powers(dj, count, T(power), inverse, term);
+          for (int n = 0; n < count; ++n) term[n] *= gj[n] * xj[n];
         }
-      });
+        fetch_ahead(result, c, row, from, count);
+        T sum[tile];
+        std::fill_n(sum, count, T(0));
+        for (int k = first; k < last; ++k)
+          for (int n = 0; n < count; ++n) sum[n] += terms[k * channel_size + n];
+        const T *xc = tile_of(x, c, row, from), *gc = tile_of(g, c, row, from), *inverse = powers + c * channel_size;
+        store_row(tile_of(result, c, row, from), count, result.add,
+                  [&](int n) { return gc[n] * inverse[n] - T(2 * scale * power) * xc[n] * sum[n]; });
+      }
     });
   });
 }
