@@ -1,9 +1,91 @@
 // Convolution on the host: the arguments, and which plan computes them.
+#include <optional>
+
 #include "../ops.h"
+#include "conv_few_filters.h"
+#include "conv_few_images.h"
 #include "conv_filters.h"
 #include "conv_gather.h"
 
 namespace convnet {
+
+namespace {
+
+// How many images are few: they leave a vector idle, or most of the last `chunk`, where images are the lanes.
+template <class T>
+int few_images(int images, int chunk) {
+  if (images < simd::lanes<T>) return images;
+  return images % chunk <= simd::lanes<T> / 2 ? images % chunk : 0;
+}
+
+ConvProblem with_images(ConvProblem problem, int images) {
+  problem.images = images;
+  return problem;
+}
+
+template <class T, class Tensor>
+Tensor images_from(Tensor tensor, int first, int count) {
+  tensor.ptr = static_cast<decltype(tensor.ptr)>(const_cast<T*>(static_cast<const T*>(tensor.ptr)) + first);
+  tensor.shape.dims[tensor.shape.rank - 1] = count;
+  return tensor;
+}
+
+template <class T>
+struct GatherPlans {
+  Stream stream;
+  int few, many;
+  std::optional<FewGather<T>> few_plan;
+  std::optional<Gather<T>> many_plan;
+
+  GatherPlans(Stream stream, const ConvProblem& problem, bool backward)
+      : stream(stream), few(few_images<T>(problem.images, simd::lanes<T>)), many(problem.images - few) {
+    if (few) few_plan.emplace(with_images(problem, few), backward);
+    if (many) many_plan.emplace(with_images(problem, many), backward, thread_count(stream));
+  }
+  std::int64_t bytes() const {
+    return std::max(few ? workspace_bytes(*few_plan, stream) : 0, many ? workspace_bytes(*many_plan, stream) : 0);
+  }
+  void run(In inputs, In filters, Out outputs, void* memory) const {
+    if (many) many_plan->run(stream, images_from<T>(inputs, 0, many), filters, images_from<T>(outputs, 0, many), memory);
+    if (few) few_plan->run(stream, images_from<T>(inputs, many, few), filters, images_from<T>(outputs, many, few), memory);
+  }
+};
+
+template <class T>
+struct FilterPlans {
+  Stream stream;
+  int few, many;
+  std::int64_t few_sums = 0;  // room for those of the few, which the many add to theirs
+  std::optional<FewFilterSums<T>> few_plan;
+  std::optional<FilterSums<T>> many_plan;
+
+  FilterPlans(Stream stream, const ConvProblem& problem)
+      : stream(stream), few(few_images<T>(problem.images, FilterSums<T>::most_unit)), many(problem.images - few) {
+    if (few) few_plan.emplace(with_images(problem, few));
+    if (many) many_plan.emplace(with_images(problem, many));
+    if (few && many)
+      few_sums = std::int64_t(problem.channels) * problem.filter_height * problem.filter_width * problem.filters * problem.groups;
+  }
+  std::int64_t bytes() const {
+    WorkspaceParts parts(nullptr);
+    parts.take<T>(few_sums);
+    return parts.bytes() + std::max(few ? workspace_bytes(*few_plan, stream) : 0, many ? workspace_bytes(*many_plan, stream) : 0);
+  }
+  void run(In images, In acts_grad, Out filters_grad, void* memory) const {
+    WorkspaceParts parts(memory);
+    T* sums = parts.take<T>(few_sums);
+    void* rest = static_cast<char*>(memory) + parts.bytes();
+    if (few) {
+      Out target = filters_grad;
+      if (many) target = {sums, filters_grad.dtype, filters_grad.shape, filters_grad.shape.images(), false};
+      few_plan->run(stream, images_from<T>(images, many, few), images_from<T>(acts_grad, many, few), target, rest);
+    }
+    if (many)
+      many_plan->run(stream, images_from<T>(images, 0, many), images_from<T>(acts_grad, 0, many), filters_grad, rest, few ? sums : nullptr);
+  }
+};
+
+}  // namespace
 
 std::int64_t conv_forward_workspace(Stream stream, In images, In filters, Out acts, int stride,
                                     int padding, int groups) {
@@ -11,7 +93,7 @@ std::int64_t conv_forward_workspace(Stream stream, In images, In filters, Out ac
       conv_problem(__func__, images, filters, acts, stride, padding, groups);
   std::int64_t bytes = 0;
   WITH_FLOAT_TYPE(images, [&]<class T>(T) {
-    bytes = workspace_bytes(Gather<T>(problem, false, thread_count(stream)), stream);
+    bytes = GatherPlans<T>(stream, problem, false).bytes();
   });
   return bytes;
 }
@@ -23,8 +105,7 @@ void conv_forward(Stream stream, In images, In filters, Out acts, Out workspace,
   check_workspace(__func__, workspace,
                   conv_forward_workspace(stream, images, filters, acts, stride, padding, groups));
   WITH_FLOAT_TYPE(images, [&]<class T>(T) {
-    Gather<T>(problem, false, thread_count(stream))
-        .run(stream, images, filters, acts, workspace.ptr);
+    GatherPlans<T>(stream, problem, false).run(images, filters, acts, workspace.ptr);
   });
 }
 
@@ -34,7 +115,7 @@ std::int64_t conv_backward_data_workspace(Stream stream, In acts_grad, In filter
       conv_problem(__func__, images_grad, filters, acts_grad, stride, padding, groups);
   std::int64_t bytes = 0;
   WITH_FLOAT_TYPE(images_grad, [&]<class T>(T) {
-    bytes = workspace_bytes(Gather<T>(problem, true, thread_count(stream)), stream);
+    bytes = GatherPlans<T>(stream, problem, true).bytes();
   });
   return bytes;
 }
@@ -47,8 +128,7 @@ void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad
                   conv_backward_data_workspace(stream, acts_grad, filters, images_grad, stride,
                                                padding, groups));
   WITH_FLOAT_TYPE(images_grad, [&]<class T>(T) {
-    Gather<T>(problem, true, thread_count(stream))
-        .run(stream, acts_grad, filters, images_grad, workspace.ptr);
+    GatherPlans<T>(stream, problem, true).run(acts_grad, filters, images_grad, workspace.ptr);
   });
 }
 
@@ -58,8 +138,9 @@ std::int64_t conv_backward_filters_workspace(Stream stream, In images, In acts_g
   const ConvProblem problem =
       conv_problem(__func__, images, filters_grad, acts_grad, stride, padding, groups);
   std::int64_t bytes = 0;
-  WITH_FLOAT_TYPE(images,
-                  [&]<class T>(T) { bytes = workspace_bytes(FilterSums<T>(problem), stream); });
+  WITH_FLOAT_TYPE(images, [&]<class T>(T) {
+    bytes = FilterPlans<T>(stream, problem).bytes();
+  });
   return bytes;
 }
 
@@ -71,7 +152,7 @@ void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_g
                   conv_backward_filters_workspace(stream, images, acts_grad, filters_grad, stride,
                                                   padding, groups));
   WITH_FLOAT_TYPE(images, [&]<class T>(T) {
-    FilterSums<T>(problem).run(stream, images, acts_grad, filters_grad, workspace.ptr);
+    FilterPlans<T>(stream, problem).run(images, acts_grad, filters_grad, workspace.ptr);
   });
 }
 

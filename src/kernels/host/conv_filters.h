@@ -100,8 +100,9 @@ struct FilterSums {
     return w;
   }
 
-  void run(Stream stream, In images_tensor, In acts_grad_tensor, Out filters_grad,
-           void* memory) const {
+  // `more`: sums of other images, in the order of filters_grad, that are added; or null.
+  void run(Stream stream, In images_tensor, In acts_grad_tensor, Out filters_grad, void* memory,
+           const T* more) const {
     WorkspaceParts workspace(memory);
     const Workspace w = divide(workspace, thread_count(stream));
     const auto images = images_of<T>(images_tensor), acts_grad = images_of<T>(acts_grad_tensor);
@@ -114,7 +115,7 @@ struct FilterSums {
                w.sums + (std::int64_t(part) * p.groups + group) * sum_rows() * filter_lanes,
                w.panels + w.panels_size * thread, w.strip + w.strip_size * thread);
     });
-    add_parts(stream, w.sums, images_of<T>(filters_grad));
+    add_parts(stream, w.sums, more, images_of<T>(filters_grad));
   }
 
   void sum_part(const Images<const T>& images, const Images<const T>& acts_grad, int part,
@@ -237,7 +238,7 @@ struct FilterSums {
     }
   }
 
-  void add_parts(Stream stream, const T* sums, const Images<T>& filters_grad) const {
+  void add_parts(Stream stream, const T* sums, const T* more, const Images<T>& filters_grad) const {
     const std::int64_t rows = sum_rows(), part_size = p.groups * rows * filter_lanes;
     parallel_for(stream, rows * p.groups, [&](std::int64_t task, int) {
       const int group = int(task / rows);
@@ -246,9 +247,11 @@ struct FilterSums {
       const int i = tap / p.filter_width, j = tap % p.filter_width;
       const T* source = sums + (group * rows + sum_row(c, i, j)) * filter_lanes;
       T* target = filters_grad.row(c, i, j) + group * p.filters;
+      const T* rest = more ? more + (std::int64_t(c) * p.filter_height * p.filter_width + tap) * filters_grad.images + group * p.filters : nullptr;
       for (int f = 0; f < p.filters; ++f) {
         T sum = source[f];
         for (int part = 1; part < parts; ++part) sum += source[part * part_size + f];
+        if (rest) sum += rest[f];
         filters_grad.store(target + f, sum);
       }
     });

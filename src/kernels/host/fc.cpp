@@ -3,34 +3,14 @@
 //   the other matrix is read once, a block of rows and reductions at a time, by the task that needs
 //   it.
 #include "../ops.h"
+#include "fc_few.h"
+#include "fc_problem.h"
 #include "parallel.h"
 #include "tiles.h"
 
 namespace convnet {
 
 namespace {
-
-struct FcProblem {
-  std::int64_t inputs, outputs;
-  int images;
-};
-
-// `inputs`, `weights` and `acts` are In or Out: a tensor or its gradient.
-template <class Inputs, class Weights, class Acts>
-FcProblem fc_problem(const char* op, const Inputs& inputs, const Weights& weights,
-                     const Acts& acts) {
-  check_dtype(op, "weights", weights.dtype, inputs.dtype);
-  check_dtype(op, "acts", acts.dtype, inputs.dtype);
-  check_rank(op, "weights", weights.shape, 2);
-  if (weights.shape[0] != inputs.shape.rows() || weights.shape[1] != acts.shape.rows() ||
-      inputs.shape.images() != acts.shape.images())
-    fail_check(op, "inputs " + to_string(inputs.shape) + ", weights " + to_string(weights.shape) +
-                       " and acts " + to_string(acts.shape) +
-                       " do not fit, expected (.., images), (inputs, outputs) and (.., images)");
-  if (inputs.shape.size() == 0 || acts.shape.size() == 0)
-    fail_check(op, "nothing to do for tensors of no elements");
-  return {weights.shape[0], weights.shape[1], int(inputs.shape.images())};
-}
 
 // Rows of a task, in tiles: 8 of them.
 template <class T>
@@ -301,13 +281,43 @@ struct OutputLanes {
   }
 };
 
+// body(plan), with the plan that computes this problem: images are the lanes where they fill a vector.
+template <class T>
+bool few_images(const FcProblem& problem) {
+  return problem.images < simd::lanes<T>;
+}
+
+template <class T, class Body>
+void with_forward(const FcProblem& problem, Body body) {
+  if (few_images<T>(problem))
+    body(FewForward<T>(problem));
+  else
+    body(ImageLanes<T>(problem, Order::columns));
+}
+
+template <class T, class Body>
+void with_backward_data(const FcProblem& problem, Body body) {
+  if (few_images<T>(problem))
+    body(FewBackwardData<T>(problem));
+  else
+    body(ImageLanes<T>(problem, Order::rows));
+}
+
+template <class T, class Body>
+void with_backward_weights(const FcProblem& problem, Body body) {
+  if (few_images<T>(problem))
+    body(FewBackwardWeights<T>(problem));
+  else
+    body(OutputLanes<T>(problem));
+}
+
 }  // namespace
 
 std::int64_t fc_forward_workspace(Stream stream, In inputs, In weights, Out acts) {
   const FcProblem problem = fc_problem(__func__, inputs, weights, acts);
   std::int64_t bytes = 0;
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
-    bytes = workspace_bytes(ImageLanes<T>(problem, Order::columns), stream);
+    with_forward<T>(problem, [&](const auto& plan) { bytes = workspace_bytes(plan, stream); });
   });
   return bytes;
 }
@@ -316,7 +326,7 @@ void fc_forward(Stream stream, In inputs, In weights, Out acts, Out workspace) {
   const FcProblem problem = fc_problem(__func__, inputs, weights, acts);
   check_workspace(__func__, workspace, fc_forward_workspace(stream, inputs, weights, acts));
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
-    ImageLanes<T>(problem, Order::columns).run(stream, inputs, weights, acts, workspace.ptr);
+    with_forward<T>(problem, [&](const auto& plan) { plan.run(stream, inputs, weights, acts, workspace.ptr); });
   });
 }
 
@@ -324,7 +334,7 @@ std::int64_t fc_backward_data_workspace(Stream stream, In acts_grad, In weights,
   const FcProblem problem = fc_problem(__func__, inputs_grad, weights, acts_grad);
   std::int64_t bytes = 0;
   WITH_FLOAT_TYPE(inputs_grad, [&]<class T>(T) {
-    bytes = workspace_bytes(ImageLanes<T>(problem, Order::rows), stream);
+    with_backward_data<T>(problem, [&](const auto& plan) { bytes = workspace_bytes(plan, stream); });
   });
   return bytes;
 }
@@ -334,7 +344,7 @@ void fc_backward_data(Stream stream, In acts_grad, In weights, Out inputs_grad, 
   check_workspace(__func__, workspace,
                   fc_backward_data_workspace(stream, acts_grad, weights, inputs_grad));
   WITH_FLOAT_TYPE(inputs_grad, [&]<class T>(T) {
-    ImageLanes<T>(problem, Order::rows).run(stream, acts_grad, weights, inputs_grad, workspace.ptr);
+    with_backward_data<T>(problem, [&](const auto& plan) { plan.run(stream, acts_grad, weights, inputs_grad, workspace.ptr); });
   });
 }
 
@@ -342,8 +352,9 @@ std::int64_t fc_backward_weights_workspace(Stream stream, In inputs, In acts_gra
                                            Out weights_grad) {
   const FcProblem problem = fc_problem(__func__, inputs, weights_grad, acts_grad);
   std::int64_t bytes = 0;
-  WITH_FLOAT_TYPE(inputs,
-                  [&]<class T>(T) { bytes = workspace_bytes(OutputLanes<T>(problem), stream); });
+  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+    with_backward_weights<T>(problem, [&](const auto& plan) { bytes = workspace_bytes(plan, stream); });
+  });
   return bytes;
 }
 
@@ -352,7 +363,7 @@ void fc_backward_weights(Stream stream, In inputs, In acts_grad, Out weights_gra
   check_workspace(__func__, workspace,
                   fc_backward_weights_workspace(stream, inputs, acts_grad, weights_grad));
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
-    OutputLanes<T>(problem).run(stream, inputs, acts_grad, weights_grad, workspace.ptr);
+    with_backward_weights<T>(problem, [&](const auto& plan) { plan.run(stream, inputs, acts_grad, weights_grad, workspace.ptr); });
   });
 }
 
