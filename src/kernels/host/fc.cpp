@@ -159,10 +159,12 @@ struct ImageLanes {
     const int pieces_of_row = across ? 1 : int(ceil_div(count, piece)),
               pieces = (across ? count : task_row_count) * pieces_of_row;
     for (int i = pieces * slice / slices, run = 0; i < pieces * (slice + 1) / slices && run < runs;
-         ++i, ++run)
+         ++i, ++run) {
       segments[run].prefetch =
           across ? weights.row(first + i)
                  : weights.row(i / pieces_of_row) + first + i % pieces_of_row * piece;
+      segments[run].prefetch_step = piece / 4;
+    }
   }
 
   static constexpr int runs_of_a_tile = most_products / row_length;

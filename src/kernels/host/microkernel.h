@@ -20,8 +20,8 @@ template <class T>
 struct Segment {
   const T *a, *b;
   int length;
-  const T* prefetch = nullptr;  // four times 128 bytes that are read soon, or null
-  std::int64_t prefetch_step = 128 / int(sizeof(T));
+  const T* prefetch;  // four times 128 bytes that are read soon, or null
+  std::int64_t prefetch_step;
 };
 
 enum class Order { columns, rows };
