@@ -35,26 +35,34 @@ REMAKE = "is the file complete? convnet-data makes it again where it is removed"
 
 @dataclass(frozen=True)
 class BatchFile:
-    """A batch as it lies in its file."""
+    """A batch as it lies in its file. version: another one where the file has been written since."""
 
     path: Path
     header: dict
     index: np.ndarray  # of type INDEX
+    version: tuple[int, int]
 
-    def read_records(self) -> list[bytes]:
-        """All records, their checksums compared. Raises DataError and MissingInput."""
+    def read_records(self, check: bool = True) -> list[memoryview]:
+        """All records, parts of one buffer; `check`: their checksums are compared. Raises DataError and MissingInput."""
         try:
             with self.path.open("rb") as file:
-                contents = file.read()
+                contents = memoryview(file.read())
         except OSError as error:
             raise MissingInput(f"{self.path}: cannot be read: {error.strerror}") from error
         records = []
         for image, (place, length, crc, _) in enumerate(self.index.tolist()):
             record = contents[place : place + length]
-            if len(record) != length or zlib.crc32(record) != crc:
+            if len(record) != length or (check and zlib.crc32(record) != crc):
                 raise DataError(f"{self.path}: image {image} ({self.name(image)}) is damaged: its checksum differs; {REMAKE}")
             records.append(record)
         return records
+
+    def read_values(self, check: bool = True) -> np.ndarray:
+        """uint8 (images, values of an image) of a batch of kind raw: the file's bytes as they are, if its records lie one behind the other."""
+        records, places = self.read_records(check), self.index["place"].astype(np.int64)
+        if (np.diff(places) == self.index["length"][:-1]).all() and len(records):
+            return np.frombuffer(records[0].obj, np.uint8, int(self.index["length"].sum()), places[0]).reshape(len(records), -1)
+        return np.stack([np.frombuffer(record, np.uint8) for record in records])
 
     def name(self, image: int) -> str:
         names = self.header.get("names", [])
@@ -101,7 +109,8 @@ def open_batch(path: Path) -> BatchFile:
     """Header and index, checked against the size of the file. Raises DataError and MissingInput."""
     try:
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+            status = os.fstat(file.fileno())
+            size = status.st_size
             if file.read(len(MAGIC)) != MAGIC:
                 raise DataError(f"{path}: found another kind of file, expected a batch of convnet-data")
             header = _read_part(path, file, size, "header", 1)
@@ -120,7 +129,7 @@ def open_batch(path: Path) -> BatchFile:
         raise DataError(f"{path}: {size} bytes, expected {ends.max()}; {REMAKE}")
     if header["kind"] == "raw" and (index["length"] != prod(header["shape"])).any():
         raise DataError(f"{path}: records of {index['length'].max()} bytes, expected {prod(header['shape'])}: the shape is {header['shape']}")
-    return BatchFile(path, header, index)
+    return BatchFile(path, header, index, (status.st_mtime_ns, size))
 
 
 def _read_part(path: Path, file, size: int, what: str, itemsize: int) -> bytes:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from convnet.errors import CommandLineError
 
+LARGE = 2**18  # bytes of a minibatch: below, handing it over takes longer than cutting it out
 MAX_RANGE = 1_000_000  # numbers in one --train-range
 
 
@@ -31,10 +33,25 @@ class Batch:
 
 
 def minibatches(batch: Batch, images: int) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
-    """(index of the first image, contiguous arrays of `images` images), the last one smaller."""
-    for start in range(0, batch.images, images):
-        part = slice(start, start + images)
-        yield start, tuple(np.ascontiguousarray(array[..., part]) for array in batch.data)
+    """(index of the first image, contiguous arrays of `images` images), the last one smaller.
+
+    Large ones are cut out in a thread while the one before is in use: of AlexNet's images that takes 1% of the time of a step.
+    """
+
+    def cut(start: int) -> tuple[np.ndarray, ...]:
+        return tuple(np.ascontiguousarray(array[..., start : start + images]) for array in batch.data)
+
+    starts = range(0, batch.images, images)
+    if images * sum(array[..., :1].nbytes for array in batch.data) < LARGE:
+        yield from ((start, cut(start)) for start in starts)
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="minibatch") as thread:
+        ahead = thread.submit(cut, 0)
+        for start in starts:
+            arrays = ahead.result()
+            if start + images < batch.images:
+                ahead = thread.submit(cut, start + images)
+            yield start, arrays
 
 
 def parse_range(text: str, option: str = "range") -> list[int]:

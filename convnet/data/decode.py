@@ -19,6 +19,7 @@ TURNS = {  # EXIF's orientation: what shows the image upright
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 IMAGES_AT_ONCE = 64  # decoded by a thread before they are put among the others, images fastest: a cache line each
+VALUES_AT_ONCE = 4096  # of each image, that are put among those of the others by a thread
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -113,15 +114,36 @@ def gather(images: int, shape: tuple[int, int, int], read_one: Callable[[int], n
             block[image - first] = read_one(image)
         pixels[..., first:last] = np.moveaxis(block, 0, -1)
 
-    starts = range(0, images, IMAGES_AT_ONCE)
+    in_threads(some, range(0, images, IMAGES_AT_ONCE), threads)
+    return pixels
+
+
+def images_last(values: np.ndarray, threads: int) -> np.ndarray:
+    """uint8 (values, images), contiguous, of (images, values), in so many threads."""
+    images, count = values.shape
+    result = np.empty((count, images), np.uint8)
+
+    def some(first: int) -> None:
+        part = values[:, first : first + VALUES_AT_ONCE]
+        if part.shape[1] % 8 == 0:  # by eights first, which is a fifth faster
+            eights = part.view(np.uint64).T.copy().view(np.uint8).reshape(-1, images, 8)
+            result[first : first + VALUES_AT_ONCE].reshape(-1, 8, images)[:] = eights.transpose(0, 2, 1)
+        else:
+            result[first : first + VALUES_AT_ONCE] = part.T
+
+    in_threads(some, range(0, count, VALUES_AT_ONCE), threads)
+    return result
+
+
+def in_threads(work: Callable[[int], None], numbers: range, threads: int) -> None:
+    """work of each number; raises what it raised for the first."""
     if threads <= 1:
-        for first in starts:
-            some(first)
+        for number in numbers:
+            work(number)
     else:
         with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-            for _ in pool.map(some, starts):
+            for _ in pool.map(work, numbers):
                 pass
-    return pixels
 
 
 def keep_freed_memory() -> None:
