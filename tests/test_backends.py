@@ -91,6 +91,20 @@ def test_an_instruction_set_can_be_forced(monkeypatch):
         backends.host_isa()
 
 
+@pytest.mark.parametrize("isa", machine_isas())
+def test_the_forced_instruction_set_is_what_host_runs_on(isa):
+    program = "import convnet; print(convnet.ops('host').module.__name__)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env={**os.environ, "CONVNET_ISA": isa})
+    assert found.stdout == f"convnet._host_{isa}\n"
+
+
+def test_an_instruction_set_that_the_processor_lacks_is_refused(monkeypatch):
+    monkeypatch.setattr(backends, "machine_isas", lambda: ["avx2", "baseline"])
+    monkeypatch.setenv("CONVNET_ISA", "avx512")
+    with pytest.raises(CommandLineError, match="CONVNET_ISA=avx512: this machine can run avx2, baseline"):
+        backends.load_module.__wrapped__("host")
+
+
 def test_the_loop_is_run_once_for_every_task_by_any_number_of_threads():
     for threads in (1, 2, 5):
         with Device("host", threads=threads) as device:

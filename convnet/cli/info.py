@@ -84,8 +84,12 @@ def host() -> dict:
     modules = getattr(build_info(), "modules", [])
     isas = [module.removeprefix("_host_") for module in modules if module.startswith("_host_")]
     isa = host_isa()
+    state = backend(f"_host_{isa}")
+    if isa.startswith("unknown"):
+        problem = isa.removeprefix("unknown ").strip("()")
+        state |= {"built": bool(isas), "problem": problem, "mend": f"CONVNET_ISA={isas[0]}, or none" if os.environ.get("CONVNET_ISA") and isas else state["mend"]}
     devices = [{"name": processor_name(), "cores": len(os.sched_getaffinity(0))}]
-    return {**backend(f"_host_{isa}"), "isas": isas, "isa": isa, "devices": devices}
+    return {**state, "isas": isas, "isa": isa, "devices": devices}
 
 
 def processor_name() -> str:
@@ -175,7 +179,7 @@ def report(info: dict) -> str:
             f"built by nvcc {state['version']} for {', '.join(state['architectures'])}"
         ]
     state = info["backends"]["host"]
-    if state["built"]:
+    if state["usable"]:
         facts["host"] = [f"runs on {state['isa']}; built for {', '.join(state['isas'])}"]
     facts["simt"] = ["the CUDA kernels on the CPU, for tests"]
     lines.append("")
