@@ -98,9 +98,10 @@ def values_of(name: str, result: dict) -> Iterator[Value]:
         threads = threads_of(next(iter(ours)))
         about = (kind, result["model"], result["images"])
         fastest = min((times for name, times in ours.items() if threads_of(name) == threads), key=statistics.median)
-        for column, peer in (("as written", "torch as written"), ("best", "torch at its best")):
-            if peer in seconds:
-                yield Value(*about, threads, column, *ratio_of(seconds[peer], fastest))
+        if "torch at its best" in seconds:
+            written, best = seconds["torch as written"], seconds["torch at its best"]
+            yield Value(*about, threads, "as written", *ratio_of(written, fastest))
+            yield Value(*about, threads, "best", *ratio_of(min(written, best, key=statistics.median), fastest))  # the search can be mistaken
         if {"1x1", "1x2"} <= ours.keys():
             yield Value(*about, 2, "cores", *ratio_of(ours["1x1"], ours["1x2"]))
     elif kind == "input":

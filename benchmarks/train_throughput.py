@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -66,6 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--mini", type=int, metavar="N", help="images of a minibatch; default: as in the params file, else 128")
     parser.add_argument("--turns", type=int, default=9, metavar="N", help="turns of which the median is taken (9); a turn has as many steps as fit in a twentieth of a second, at least one")
     parser.add_argument("--map", nargs="+", default=["2x1", "1x1", "1x2"], metavar="DxT[:MODEL]", help="mappings, the first the one compared with (2x1 1x1 1x2); MODEL: another net, on the same data")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time of all threads in place of the clock's; others on the machine disturb it less")
     parser.add_argument("--peer", choices=["torch"], help="PyTorch takes turns: as one would write the net, and the fastest way found")
     parser.add_argument("--compile", action="store_true", help="let torch.compile be tried too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, command and all timings")
@@ -102,8 +103,8 @@ class Ours:
     costs   of the last step
     """
 
-    def __init__(self, net: Net, feed: Iterator[tuple[np.ndarray, ...]], images: int, phase: str):
-        self.net, self.feed, self.images, self.phase = net, feed, images, phase
+    def __init__(self, net: Net, feed: Iterator[tuple[np.ndarray, ...]], images: int, phase: str, clock: Callable[[], float]):
+        self.net, self.feed, self.images, self.phase, self.clock = net, feed, images, phase, clock
         self.turns: list[np.ndarray] = []
         self.costs: dict[str, np.ndarray] = {}
         self.count = 0
@@ -125,13 +126,13 @@ class Ours:
         self.turns.append(np.mean([self.step() for _ in range(steps)], axis=0))
 
     def step(self) -> tuple[float, float, float]:
-        start = time.perf_counter()
+        start = self.clock()
         plan, feeds = self.plan, self.feeds()
-        fed = time.perf_counter()
+        fed = self.clock()
         plan.run(feeds)
-        queued = time.perf_counter()
+        queued = self.clock()
         self.costs = self.net.costs(plan)
-        return time.perf_counter() - start, fed - start, queued - fed
+        return self.clock() - start, fed - start, queued - fed
 
     def seconds_by_op(self) -> dict[tuple[str, int], float]:
         """(op, device) -> seconds in a step, all devices at once; and (`waits`, device), those in which it waits for another."""
@@ -158,13 +159,13 @@ class WithoutInput(Ours):
     def step(self) -> tuple[float, float, float]:
         if not self.count:
             return super().step()
-        start = time.perf_counter()
+        start = self.clock()
         for step in self.plan.steps:
             if step.op not in INPUT_OPS:
                 step.call()
-        queued = time.perf_counter()
+        queued = self.clock()
         self.net.costs(self.plan)
-        return time.perf_counter() - start, 0.0, queued - start
+        return self.clock() - start, 0.0, queued - start
 
 
 def input_report(ours: Ours, without: Ours) -> dict:
@@ -197,7 +198,7 @@ def open_peers(stack: ExitStack, arguments: argparse.Namespace, net: Net, batch:
              **mean, **{name: net.get(name) for name in net.weight_names()})
     device = net.devices[0].backend if net.devices[0].backend == "cuda" else "cpu"
     task = {"model": str(arguments.model), "arrays": str(folder / "arrays.npz"), "shapes": net.data.shapes, "images": images,
-            "rate": RATE, "device": device, "threads": threads, "inference": arguments.inference}
+            "rate": RATE, "device": device, "threads": threads, "inference": arguments.inference, "cpu_time": arguments.cpu_time}
     expected: list[dict] = []
 
     def open_torch(way: dict) -> Torch:
@@ -262,6 +263,7 @@ def main() -> None:
     if not (options.data_provider or options.data_path):
         sys.exit(f"train_throughput: {arguments.model} names no data: expected --data, as dummy:3x224x224")
     phase = "test" if arguments.inference else "train"
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
 
     with ExitStack() as stack:
         provider = open_data(config(), options)
@@ -277,7 +279,7 @@ def main() -> None:
         def open_ours(mapping: str, kind: type[Ours] = Ours) -> Ours:
             feed = endless(provider, options.train_range, images)
             stack.callback(feed.close)
-            return kind(open_net(stack, config(Path(mapping.partition(":")[2] or arguments.model)), data, backend, mapping), feed, images, phase)
+            return kind(open_net(stack, config(Path(mapping.partition(":")[2] or arguments.model)), data, backend, mapping), feed, images, phase, clock)
 
         contestants = {mapping: open_ours(mapping) for mapping in arguments.map}
         ours = list(contestants.values())
@@ -300,8 +302,8 @@ def main() -> None:
                 sys.exit(f"train_throughput: the costs of step {ours[0].count} differ between the mappings: {[net.costs for net in same]}")
             steps = steps_of_a_turn = -(-(1 + int(TURN_SECONDS / ours[0].seconds[0])) // at_once) * at_once
         rows = {name: {"seconds": contestant.seconds[1:]} for name, contestant in contestants.items()}
-        for name, peer in peers.items():
-            rows[name] |= {"way": peer.way, "difference": peer.difference}
+        for name, torch in peers.items():
+            rows[name] |= {"way": torch.way, "difference": torch.difference}
         for mapping, net in zip(arguments.map, ours, strict=True):
             rows[mapping] |= net.report()
         cost = input_report(ours[0], without) if arguments.without_input else None
@@ -314,7 +316,7 @@ def main() -> None:
     if cost:
         print(f"the input makes a step {cost['share']:.2%} longer; ms of its parts: " + ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in cost["parts"].items()))
     if arguments.json:
-        report = {"command": sys.argv, "machine": machine(), "numpy": np.__version__, "model": arguments.model.name, "backend": backend, "phase": phase, "images": images, "peer": peer, "input": cost,
+        report = {"command": sys.argv, "machine": machine(), "numpy": np.__version__, "model": arguments.model.name, "backend": backend, "phase": phase, "cpu_time": arguments.cpu_time, "images": images, "peer": peer, "input": cost,
                   "ratios": {f"{name} / {arguments.map[0]}": row["ratio"] for name, row in rows.items()}, "rows": rows, "tried": tried}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 

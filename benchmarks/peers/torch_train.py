@@ -27,7 +27,7 @@ UPDATES = {"default": {}, "foreach": {"foreach": True}, "fused": {"fused": True}
 
 @dataclass(frozen=True)
 class Task:
-    """model: folder of the config; shapes: of the data, by dataIdx; images: of a minibatch; rate: learning rate of all; inference: no training.
+    """model: folder of the config; shapes: of the data, by dataIdx; images: of a minibatch; rate: learning rate of all; inference: no training; cpu_time: of the processor, not the clock's.
 
     arrays    an .npz: our weights, by name, pixels (images, channels, height, width), labels (images,), and the mean of uint8 pixels
     layout    NCHW or NHWC;  lrn: one of torch_net.Norm.FORMS;  columns: merged or apart;  update: one of UPDATES
@@ -41,6 +41,7 @@ class Task:
     device: str
     threads: int
     inference: bool
+    cpu_time: bool
     layout: str
     lrn: str
     columns: str
@@ -123,12 +124,13 @@ class Worker:
 
 def main() -> None:
     worker = Worker(Task(**json.loads(Path(sys.argv[1]).read_text())))
+    clock = time.process_time if worker.task.cpu_time else time.perf_counter
     answer({"name": f"PyTorch {torch.__version__}", **worker.test(), "columns": worker.net.has_columns, "norms": worker.net.has_norms})
     for line in sys.stdin:
-        start = time.perf_counter()
+        start = clock()
         for _ in range(int(line)):
             worker.step()
-        answer({"seconds": (time.perf_counter() - start) / int(line)})
+        answer({"seconds": (clock() - start) / int(line)})
 
 
 def answer(values: dict) -> None:
