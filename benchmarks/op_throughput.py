@@ -29,12 +29,12 @@ PAUSE = 0.02  # seconds between turns: PyTorch's idle threads spin for 8 ms befo
 WORTHWHILE = 1.3  # ways of the peer that took that much longer than the fastest at first are not tried again
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(ops: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", default="auto", help="cuda, host, simt, or auto (default): cuda where there is a GPU")
     parser.add_argument("--images", type=int, default=128, help="images of a minibatch (128)")
     parser.add_argument("--layers", default="", metavar="PATTERN", help="only layers whose name matches this regular expression")
-    parser.add_argument("--ops", default="", metavar="PATTERN", help="only ops whose name matches: conv, filters, fc_forward, lrn, pool, ...")
+    parser.add_argument("--ops", default=ops, metavar="PATTERN", help="only ops whose name matches: conv, filters, fc_forward, lrn, pool, ...")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of host, simt and the peer (all)")
     parser.add_argument("--repeats", type=int, default=9, help="turns of which the median is taken (9)")
     parser.add_argument("--cpu-time", action="store_true", help="with --threads 1 on the CPU: processor time, which others on the machine disturb less")
@@ -152,8 +152,9 @@ def plot(path: Path, rows: list[dict], title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> int:
-    arguments = parse_arguments()
+def main(ops: str = "") -> int:
+    """ops: what --ops is where it is not given."""
+    arguments = parse_arguments(ops)
     run_through_go(*(extra for extra, wanted in (("torch", arguments.peer), ("plot", arguments.plot)) if wanted))
     sys.path.append(str(ROOT / "benchmarks" / "peers"))
     from layers import cases
