@@ -13,7 +13,8 @@ void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out we
     const auto g = rows_of<T>(weights_grad);
     const auto v = rows_of<T>(increments), w = rows_of<T>(weights);
     const T m = T(momentum), d = T(decay), rate = T(now[state_rates + rate_slot]), count = T(images);
-    for_row_ranges(stream, w.rows, w.pitch, [&](std::int64_t first, std::int64_t end) {
+    // Copies of the numbers: what could be one of the weights would be read anew for each of them.
+    for_row_ranges(stream, w.rows, w.pitch, [=](std::int64_t first, std::int64_t end) {
       for (std::int64_t r = first; r < end; ++r) {
         const T* gradient = g.row(r);
         T *increment = v.row(r), *weight = w.row(r);
@@ -35,7 +36,7 @@ void adaptive_update(Stream stream, In state, In weights_grad, Out means, Out sq
     const auto gradients = rows_of<T>(weights_grad);
     const auto mean = rows_of<T>(means), square = rows_of<T>(squares), v = rows_of<T>(increments), w = rows_of<T>(weights);
     const T m = T(momentum), d = T(decay), e = T(epsilon), rate = T(now[state_rates + rate_slot]), count = T(images);
-    for_row_ranges(stream, w.rows, w.pitch, [&](std::int64_t first, std::int64_t end) {
+    for_row_ranges(stream, w.rows, w.pitch, [=](std::int64_t first, std::int64_t end) {
       for (std::int64_t r = first; r < end; ++r) {
         const T* gradient = gradients.row(r);
         T *increment = v.row(r), *weight = w.row(r);
