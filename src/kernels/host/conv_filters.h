@@ -23,7 +23,7 @@ template <class T>
 struct FilterSums {
   static constexpr int run_length = 64;     // products of a segment
   static constexpr int most_unit = 128;     // images of a unit
-  static constexpr int most_segments = 32;  // of a tile: of 8 pixels
+  static constexpr int most_segments = 32;  // of a tile: of 16 pixels
 
   ConvProblem p;
   int taps_down;                                               // in a strip
@@ -44,7 +44,7 @@ struct FilterSums {
     // With more pixels a tile's sums are touched less often; the panels take half of a second-level
     // cache of 1 MiB.
     const int panel_bytes = filter_blocks.front().count * widest * simd::vector_bytes * most_images;
-    x_blocks = equal_blocks(p.acts_width, std::clamp((512 << 10) / panel_bytes, 4, 8));
+    x_blocks = equal_blocks(p.acts_width, std::clamp((512 << 10) / panel_bytes, 4, 16));
 
     const int units = p.acts_height * int(x_blocks.size()) * int(ceil_div(p.images, most_images));
     const int tasks = p.groups * int(channel_blocks.size() * filter_blocks.size());
