@@ -179,8 +179,11 @@ struct FewGather {
                 task.sums + (std::int64_t(y) * place.run.count + tile.first) * task.width(), i > 0);
         }
       }
-      for (int y = 0; y < place.ys.count; ++y)
-        store_row(target, task, place.ys.first + y, place.run, task.sums + std::int64_t(y) * place.run.count * task.width());
+      // Whole rows follow each other without a gap: squares of sums need not end with each.
+      const bool joined = out_step == 1 && place.run.count == target.width * p.images;
+      const int rows_at_once = joined ? place.ys.count : 1;
+      for (int y = 0; y < place.ys.count; y += rows_at_once)
+        store_rows(target, task, place.ys.first + y, rows_at_once, place.run, task.sums + std::int64_t(y) * place.run.count * task.width());
     });
   }
 
@@ -249,30 +252,38 @@ struct FewGather {
     });
   }
 
-  // Sums (pixels of the run, lanes) of a row of a sequence into the outputs.
-  void store_row(const Images<T>& target, const Task& task, int y, Block run, const T* sums) const {
+  // Sums (rows, pixels of the run, lanes) of rows of a sequence into the outputs.
+  void store_rows(const Images<T>& target, const Task& task, int y, int rows, Block run, const T* sums) const {
     using simd::lanes;
     const int members = y_axis.members * x_axis.members;
     const Sequence &down = y_sequences[task.y_phase], &across = x_sequences[task.x_phase];
     // Whole pixels of a square of sums.
-    const int square_pixels = std::max(1, lanes<T> / p.images), pixels = run.count / p.images;
-    for (int first = 0; first < task.lane.count; first += lanes<T>)
+    const int square_pixels = std::max(1, lanes<T> / p.images), pixels = rows * run.count / p.images;
+    const PixelStore<T> store_pixels(out_step * target.pitch, out_step == 1, p.images, target.add);
+    for (int first = 0; first < task.lane.count; first += lanes<T>) {
+      const int outputs_here = std::min(lanes<T>, task.lane.count - first);
+      // Where the outputs of the lanes begin; members may lie outside.
+      T* begin[lanes<T>];
+      int column[lanes<T>];
+      for (int j = 0; j < outputs_here; ++j) {
+        const int row = task.lane.first + first + j, v = down.first_output + y * out_step + row % members / x_axis.members;
+        column[j] = across.first_output + row % x_axis.members + run.first / p.images * out_step;
+        begin[j] = v < 0 || v >= target.height ? nullptr : target.row(task.group * outputs + row / members, v, 0);
+      }
       for (int i = 0; i < pixels; i += square_pixels) {
         alignas(64) T square[(lanes<T> + 1) * lanes<T>];
         // There are sums, or room, for a whole square.
         transpose_square<T>(square, lanes<T>, sums + std::int64_t(i) * p.images * task.width() + first, task.width(), lanes<T>, lanes<T>);
-        for (int j = 0; j < std::min(lanes<T>, task.lane.count - first); ++j) {
-          const int row = task.lane.first + first + j, v = down.first_output + y * out_step + row % members / x_axis.members;
-          int u = across.first_output + row % x_axis.members + (run.first / p.images + i) * out_step;
-          int count = std::min(square_pixels, pixels - i), skipped = 0;
-          // Members may lie outside.
-          if (v < 0 || v >= target.height) continue;
-          if (u < 0) ++skipped, u += out_step;
-          count = std::min(count - skipped, int(ceil_div(target.width - u, out_step)));
-          store_pixels(target.row(task.group * outputs + row / members, v, u), out_step * target.pitch, out_step == 1,
-                       square + j * lanes<T> + skipped * p.images, p.images, count, target.add);
+        for (int j = 0; j < outputs_here; ++j) {
+          if (!begin[j]) continue;
+          int u = column[j] + i * out_step, count = std::min(square_pixels, pixels - i);
+          const T* from = square + j * lanes<T>;
+          if (u < 0) --count, u += out_step, from += p.images;
+          if (u + (count - 1) * out_step >= rows * target.width) --count;
+          store_pixels(begin[j] + u * target.pitch, from, count);
         }
       }
+    }
   }
 };
 

@@ -112,21 +112,33 @@ void copy_pixels(T* target, const T* source, std::int64_t step, int images, int 
 // The other way: sums without gaps, which a vector of anything follows, to pixels that are `step` apart; `padded`: what
 // lies between them is padding, and may be written.
 template <class T>
-void store_pixels(T* target, std::int64_t step, bool padded, const T* sums, int images, int count, bool add) {
-  using namespace simd;
-  int i = 0;
-  if (padded && step <= lanes<T> && lanes<T> % step == 0) {
-    const int pixels = lanes<T> / int(step);
-    typename VectorOf<T>::index order;
-    for (int k = 0; k < lanes<T>; ++k) order[k] = k / int(step) * images + std::min(k % int(step), images - 1);
-    for (; i + pixels <= count; i += pixels) {
-      const Vector<T> values = __builtin_shuffle(load(sums + i * images), order);
-      T* to = target + i * step;
-      store(to, add ? load(to) + values : values);
-    }
+class PixelStore {
+ public:
+  PixelStore(std::int64_t step, bool padded, int images, bool add) : step_(step), images_(images), add_(add) {
+    if (!padded || step > simd::lanes<T> || simd::lanes<T> % step) return;
+    pixels_ = simd::lanes<T> / int(step);
+    for (int k = 0; k < simd::lanes<T>; ++k) order_[k] = k / int(step) * images + std::min(k % int(step), images - 1);
   }
-  for (; i < count; ++i) store_lanes(target + i * step, sums + i * images, images, add);
-}
+
+  void operator()(T* target, const T* sums, int count) const {
+    using namespace simd;
+    int i = 0;
+    if (pixels_)
+      for (; i + pixels_ <= count; i += pixels_) {
+        const Vector<T> values = step_ == images_ ? load(sums + i * images_) : __builtin_shuffle(load(sums + i * images_), order_);
+        T* to = target + i * step_;
+        store(to, add_ ? load(to) + values : values);
+      }
+    for (; i < count; ++i) store_lanes(target + i * step_, sums + i * images_, images_, add_);
+  }
+
+ private:
+  std::int64_t step_;
+  int images_;
+  bool add_;
+  int pixels_ = 0;  // of a vector
+  typename simd::VectorOf<T>::index order_ = {};
+};
 
 // (rows, columns) -> (columns, rows), of up to lanes x lanes elements: target[j * target_step + i] = source[i * source_step
 // + j]. Whole vectors are written, zeros beyond the rows.
