@@ -21,9 +21,11 @@ struct FewFilterSums {
     const int rows = p.filter_width * p.channels;
     blocks = lane_blocks<T>(p.filters, widest_tile<T>(rows, p.filters));
     filter_lanes = whole_vectors<T>(p.filters);
-    row_blocks = equal_blocks(rows, 8 * max_rows<T>(blocks.front().vectors));
+    // Every task reads all inputs of its group: no more tasks than many cores need.
+    const int splits = int(ceil_div(32, std::int64_t(p.groups) * blocks.size() * p.filter_height));
+    row_blocks = equal_blocks(rows, std::max(8 * max_rows<T>(blocks.front().vectors), int(ceil_div(rows, splits))));
     columns = std::max(p.padding + p.width, (p.acts_width - 1) * p.stride + p.filter_width);
-    constexpr int panel_bytes = 256 << 10;
+    constexpr int panel_bytes = 64 << 10;
     y_blocks = equal_blocks(p.acts_height,
                             std::max(1, panel_bytes / (blocks.front().vectors * simd::vector_bytes * p.acts_width * p.images)));
   }

@@ -27,7 +27,8 @@ struct FewGather {
   int rows;  // of weights: outputs, each with the members of both axes
   std::vector<Sequence> y_sequences, x_sequences;
   int in_step, out_step;        // across, between neighbours of a sequence
-  int first_column, columns;    // of the copied rows: the zeros to the left begin at -first_column
+  int first_column, columns;    // of the copied rows: the zeros to the left begin at first_column
+  int chunk;                    // images that are rows of a tile: whole chunks make all images
   std::vector<Block> input_blocks;
   std::vector<LaneBlock> blocks;
   int rows_per_task, run_pixels;
@@ -65,17 +66,24 @@ struct FewGather {
     for (const Sequence& s : x_sequences) {
       first_column = std::min(first_column, s.first_input);
       last = std::max(last, s.first_input + (s.count - 1) * in_step + s.taps);
-      longest = std::max(longest, s.count * p.images);
+      longest = std::max(longest, s.count);
       for (const Sequence& t : y_sequences) most_taps = std::max(most_taps, s.taps * t.taps);
     }
-    for (const Sequence& s : y_sequences) tallest = std::max(tallest, s.count);
     columns = int(ceil_div(last - first_column, in_step));
+    int most_down = 0;
+    for (const Sequence& s : y_sequences) tallest = std::max(tallest, s.count), most_down = std::max(most_down, s.taps);
+    // The rows that a task sees share a second-level cache of 1 MiB with its weights.
+    constexpr std::int64_t weight_bytes = 512 << 10;
+    const std::int64_t source_bytes =
+        (768 << 10) - std::min(weight_bytes, std::int64_t(inputs) * most_taps * 2 * simd::vector_bytes);
+    const std::int64_t image_bytes = std::int64_t(inputs) * (most_down + 1) * in_step * columns * std::int64_t(sizeof(T));
+    chunk = p.images;
+    while (chunk > 1 && (p.images % chunk || chunk * image_bytes > source_bytes)) --chunk;
+    longest *= chunk;
     blocks = lane_blocks<T>(rows, widest_tile<T>(longest, rows));
-    // The weights of a task, in half a second-level cache of 1 MiB.
-    constexpr int weight_bytes = 512 << 10;
-    input_blocks = equal_blocks(inputs, std::max(1, weight_bytes / (blocks[0].vectors * simd::vector_bytes * most_taps)));
+    input_blocks = equal_blocks(inputs, std::max(1, int(weight_bytes / (blocks[0].vectors * simd::vector_bytes * most_taps))));
     // Enough tasks for many cores, of enough pixels to be worth their weights.
-    run_pixels = std::min(longest, most_pixels / p.images * p.images);
+    run_pixels = std::min(longest, most_pixels / chunk * chunk);
     const int task_blocks = p.groups * int(blocks.size() * y_sequences.size() * x_sequences.size());
     const int wanted = int(ceil_div(tallest, ceil_div(32, task_blocks)));
     rows_per_task = std::clamp(wanted, std::min(tallest, int(ceil_div(least_pixels, run_pixels))), std::max(1, most_pixels / run_pixels));
@@ -94,7 +102,7 @@ struct FewGather {
     }
     return result;
   }
-  std::int64_t row_size() const { return std::int64_t(in_step) * columns * p.images; }
+  std::int64_t row_size() const { return std::int64_t(in_step) * columns * chunk; }
   int source_height() const { return y_axis.inputs; }
   std::int64_t channel_size() const { return source_height() * row_size(); }
   int most_products() const {
@@ -116,7 +124,7 @@ struct FewGather {
     w.weights_size = most_products() * width;
     w.sums_size = (std::int64_t(rows_per_task) * run_pixels + simd::lanes<T>)*width;
     w.taps_size = most_products();
-    w.source = parts.take<T>(p.groups * inputs * channel_size());
+    w.source = parts.take<T>(p.images / chunk * p.groups * inputs * channel_size());
     w.weights = parts.take<T>(w.weights_size * threads);
     w.sums = parts.take<T>(w.sums_size * threads);
     w.taps = parts.take<std::ptrdiff_t>(w.taps_size * threads);
@@ -142,15 +150,16 @@ struct FewGather {
     copy_source(stream, images_of<T>(inputs_tensor), w.source);
 
     struct Part {
-      int y_phase, x_phase;
-      Block ys, run;  // of the sequences
+      int first_image, y_phase, x_phase;
+      Block ys, run;  // of the sequences; run: with their images
     };
     std::vector<Part> places;
     for (int a = 0; a < int(y_sequences.size()); ++a)
       for (int b = 0; b < int(x_sequences.size()); ++b)
-        for (const Block& ys : equal_blocks(y_sequences[a].count, rows_per_task))
-          for (const Block& run : equal_blocks(x_sequences[b].count, run_pixels / p.images))
-            places.push_back({a, b, ys, {run.first * p.images, run.count * p.images}});
+        for (int n = 0; n < p.images; n += chunk)
+          for (const Block& ys : equal_blocks(y_sequences[a].count, rows_per_task))
+            for (const Block& run : equal_blocks(x_sequences[b].count, run_pixels / chunk))
+              places.push_back({n, a, b, ys, {run.first * chunk, run.count * chunk}});
     std::vector<std::int64_t> packed(threads, -1);  // which weights a thread has
     const std::int64_t tasks = std::int64_t(p.groups) * blocks.size() * places.size();
     parallel_for(stream, tasks, [&](std::int64_t index, int thread) {
@@ -171,7 +180,8 @@ struct FewGather {
           const int y0 = std::max(0, -v), y1 = std::max(y0, std::min(y_sequence.taps, source_height() - v));
           const int skipped = y0 * in.count * x_sequence.taps;
           // The taps begin at row y0 of the window: v itself may lie outside.
-          const T* pixels = w.source + (std::int64_t(task.group) * inputs + in.first) * channel_size() + place.run.first;
+          const T* pixels =
+              w.source + ((std::int64_t(place.first_image / chunk) * p.groups + task.group) * inputs + in.first) * channel_size() + place.run.first;
           for (const Block& tile : tiles)
             few_kernel<T>(tile.count, task.lane.vectors)(
                 {pixels + v * row_size() + tile.first, task.taps + skipped, task.weights + std::int64_t(skipped) * task.width(),
@@ -180,10 +190,10 @@ struct FewGather {
         }
       }
       // Whole rows follow each other without a gap: squares of sums need not end with each.
-      const bool joined = out_step == 1 && place.run.count == target.width * p.images;
+      const bool joined = out_step == 1 && place.run.count == target.width * chunk;
       const int rows_at_once = joined ? place.ys.count : 1;
       for (int y = 0; y < place.ys.count; y += rows_at_once)
-        store_rows(target, task, place.ys.first + y, rows_at_once, place.run, task.sums + std::int64_t(y) * place.run.count * task.width());
+        store_rows(target, task, place.first_image, place.ys.first + y, rows_at_once, place.run, task.sums + std::int64_t(y) * place.run.count * task.width());
     });
   }
 
@@ -202,7 +212,7 @@ struct FewGather {
 
   // Where pixel u of a row of inputs stands.
   std::int64_t column(int u) const {
-    return (std::int64_t((u - first_column) % in_step) * columns + (u - first_column) / in_step) * p.images;
+    return (std::int64_t((u - first_column) % in_step) * columns + (u - first_column) / in_step) * chunk;
   }
 
   // The lanes of a tap for the inputs `in`, `step` apart.
@@ -238,28 +248,30 @@ struct FewGather {
 
   void copy_source(Stream stream, const Images<const T>& source, T* target) const {
     const int begin = std::max(0, first_column), end = std::min(source.width, first_column + columns * in_step);
-    parallel_for(stream, std::int64_t(source.channels), [&](std::int64_t c, int) {
-      T* row = target + c * channel_size();
+    parallel_for(stream, std::int64_t(source.channels) * (p.images / chunk), [&](std::int64_t task, int) {
+      const int c = int(task % source.channels);
+      const std::int64_t first_image = task / source.channels * chunk;
+      T* row = target + task * channel_size();
       for (int y = 0; y < source.height; ++y, row += row_size()) {
         std::fill_n(row, row_size(), T(0));
         for (int phase = 0; phase < in_step; ++phase) {
           // The first pixel of this phase.
           const int first = begin + (in_step + phase - (begin - first_column) % in_step) % in_step;
           if (first >= end) continue;
-          copy_pixels(row + column(first), source.row(int(c), y, first), in_step * source.pitch, p.images, int(ceil_div(end - first, in_step)));
+          copy_pixels(row + column(first), source.row(c, y, first) + first_image, in_step * source.pitch, chunk, int(ceil_div(end - first, in_step)));
         }
       }
     });
   }
 
   // Sums (rows, pixels of the run, lanes) of rows of a sequence into the outputs.
-  void store_rows(const Images<T>& target, const Task& task, int y, int rows, Block run, const T* sums) const {
+  void store_rows(const Images<T>& target, const Task& task, int first_image, int y, int rows, Block run, const T* sums) const {
     using simd::lanes;
     const int members = y_axis.members * x_axis.members;
     const Sequence &down = y_sequences[task.y_phase], &across = x_sequences[task.x_phase];
     // Whole pixels of a square of sums.
-    const int square_pixels = std::max(1, lanes<T> / p.images), pixels = rows * run.count / p.images;
-    const PixelStore<T> store_pixels(out_step * target.pitch, out_step == 1, p.images, target.add);
+    const int square_pixels = std::max(1, lanes<T> / chunk), pixels = rows * run.count / chunk;
+    const PixelStore<T> store_pixels(out_step * target.pitch, out_step == 1 && chunk == p.images, chunk, target.add);
     for (int first = 0; first < task.lane.count; first += lanes<T>) {
       const int outputs_here = std::min(lanes<T>, task.lane.count - first);
       // Where the outputs of the lanes begin; members may lie outside.
@@ -267,18 +279,18 @@ struct FewGather {
       int column[lanes<T>];
       for (int j = 0; j < outputs_here; ++j) {
         const int row = task.lane.first + first + j, v = down.first_output + y * out_step + row % members / x_axis.members;
-        column[j] = across.first_output + row % x_axis.members + run.first / p.images * out_step;
-        begin[j] = v < 0 || v >= target.height ? nullptr : target.row(task.group * outputs + row / members, v, 0);
+        column[j] = across.first_output + row % x_axis.members + run.first / chunk * out_step;
+        begin[j] = v < 0 || v >= target.height ? nullptr : target.row(task.group * outputs + row / members, v, 0) + first_image;
       }
       for (int i = 0; i < pixels; i += square_pixels) {
         alignas(64) T square[(lanes<T> + 1) * lanes<T>];
         // There are sums, or room, for a whole square.
-        transpose_square<T>(square, lanes<T>, sums + std::int64_t(i) * p.images * task.width() + first, task.width(), lanes<T>, lanes<T>);
+        transpose_square<T>(square, lanes<T>, sums + std::int64_t(i) * chunk * task.width() + first, task.width(), lanes<T>, lanes<T>);
         for (int j = 0; j < outputs_here; ++j) {
           if (!begin[j]) continue;
           int u = column[j] + i * out_step, count = std::min(square_pixels, pixels - i);
           const T* from = square + j * lanes<T>;
-          if (u < 0) --count, u += out_step, from += p.images;
+          if (u < 0) --count, u += out_step, from += chunk;
           if (u + (count - 1) * out_step >= rows * target.width) --count;
           store_pixels(begin[j] + u * target.pitch, from, count);
         }
