@@ -52,7 +52,7 @@ def stages(folder: Path, threads: int) -> list[Stage]:
         net("train-cifar-quick", "cifar-quick", small, 128, 180, 25, "--map", f"1x{threads}", "1x1", *peer),
         net("train-cifar-quick-16", "cifar-quick", small, 16, 120, 25, *one_device, *peer),
         net("train-cifar-quick-1", "cifar-quick", small, 1, 120, 25, *one_device, *peer),
-        net("input-alexnet", "alexnet", "dummy:3x256x256", 128, 180, 9, "--crop-border", "16", "--color-noise", "0.1", "--on-disk", "256", "--without-input", *one_device),
+        net("input-alexnet", "alexnet", "dummy:3x256x256", 128, 240, 5, "--crop-border", "16", "--color-noise", "0.1", "--on-disk", "512", "--without-input", *one_device),
         net("input-cifar-quick", "cifar-quick", "dummy:3x40x40", 128, 120, 9, "--crop-border", "4", "--color-noise", "0.1", "--on-disk", "5120", "--without-input", *one_device),
     ]
 

@@ -71,6 +71,8 @@ TARGETS = [
     Target("ops", r" (lrn|max_pool|avg_pool)$", "as written", 3, images=128),
     Target("train", r"^alexnet$", "best", 1.7, images=128, threads=2),
     Target("train", r"^alexnet$", "as written", 4.5, images=128, threads=2),
+    Target("train", r"^alexnet fast$", "best", 2.0, images=128, threads=2),
+    Target("ops", r"^alexnet-conv[345] conv_.* fast$", "best", 1.4, images=128, threads=1),
     Target("train", r"^cifar-quick$", "best", 1.4, images=128, threads=2),
     Target("train", r"^cifar-quick$", "as written", 2.8, images=128, threads=2),
     Target("inference", r"^alexnet$", "best", 1.2, images=1),
@@ -86,8 +88,9 @@ def values_of(name: str, result: dict) -> Iterator[Value]:
     kind = re.match("[a-z]*", name)[0]
     if kind == "ops":
         for row in result["rows"]:
-            about = (kind, f"{row['layer']} {row['op']}", result["images"], result["threads"])
-            if row["flops"]:
+            fast = result.get("precision") == "fast"
+            about = (kind, f"{row['layer']} {row['op']}" + " fast" * fast, result["images"], result["threads"])
+            if row["flops"] and not fast:  # which executes fewer than are counted
                 yield Value(*about, "share", row["share"], row["spread"])
             for column, ratio in row.get("ratios", {}).items():
                 way = {"as written": "as written", "best": row["best"]}[column]
@@ -100,6 +103,9 @@ def values_of(name: str, result: dict) -> Iterator[Value]:
         fastest = min((times for name, times in ours.items() if threads_of(name) == threads), key=statistics.median)
         if "torch at its best" in seconds:
             written, best = seconds["torch as written"], seconds["torch at its best"]
+            for name in seconds:
+                if name.endswith(" fast"):
+                    yield Value(kind, f"{result['model']} fast", result["images"], threads, "best", *ratio_of(min(written, best, key=statistics.median), seconds[name]))
             yield Value(*about, threads, "as written", *ratio_of(written, fastest))
             yield Value(*about, threads, "best", *ratio_of(min(written, best, key=statistics.median), fastest))  # the search can be mistaken
         if {"1x1", "1x2"} <= ours.keys():

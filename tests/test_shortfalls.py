@@ -50,6 +50,12 @@ def test_a_net_is_compared_with_as_many_threads_and_with_one_core():
     assert lost(inference_alexnet=train(**times)) == [("alexnet", "best", 1.7)]
 
 
+def test_what_is_fast_has_targets_of_its_own():
+    times = {"x1x2": 1.0, "x1x2_fast": 0.9, "torch_as_written": 5.0, "torch_at_its_best": 1.75}
+    assert lost(train_alexnet=train(**times)) == [("alexnet fast", "best", 2.0)]
+    assert lost(ops_fast=ops(share=0.8, ratios={"as written": 2.0, "best": 1.3}) | {"precision": "fast"}) == [("alexnet-conv3 conv_forward fast", "best", 1.4)]
+
+
 def test_an_input_that_costs_too_much_is_a_loss():
     assert lost(input_net={"model": "net", "images": 128, "input": {"share": 0.021}, "rows": {"1x2": {"seconds": [1.0] * 5}}}) == [("net", "input", 0.02)]
 
