@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PYTHON_TYPES = {
-    "Stream": "Stream", "In": "Tensor", "Out": "Tensor", "Shape": "tuple[int, ...]", "Neuron": "str",
+    "Stream": "Stream", "In": "Tensor", "Out": "Tensor", "Shape": "tuple[int, ...]", "Neuron": "str", "Precision": "str",
     "int": "int", "double": "float", "bool": "bool", "std::uint32_t": "int", "std::int64_t": "int", "void": "None",
 }
 # What a caller must name: everything that is not a tensor.

@@ -28,7 +28,8 @@ struct Queued<op> {
 
 void define_ops(py::module_& m) {
   const auto named = py::kw_only();
-#define CONV named, "stride"_a, "padding"_a, "groups"_a
+#define WINDOW named, "stride"_a, "padding"_a, "groups"_a
+#define CONV WINDOW, "precision"_a = "exact"
   SHAPE(conv_shape, "images"_a, "filters"_a, named, "stride"_a, "padding"_a);
   OP(conv_forward, "images"_a, "filters"_a, "acts"_a, "workspace"_a, CONV);
   OP(conv_backward_data, "acts_grad"_a, "filters"_a, "images_grad"_a, "workspace"_a, CONV);
@@ -37,12 +38,12 @@ void define_ops(py::module_& m) {
   WORKSPACE(conv_backward_data, "acts_grad"_a, "filters"_a, "images_grad"_a, CONV);
   WORKSPACE(conv_backward_filters, "images"_a, "acts_grad"_a, "filters_grad"_a, CONV);
 
-  OP(local_forward, "images"_a, "weights"_a, "acts"_a, "workspace"_a, CONV);
-  OP(local_backward_data, "acts_grad"_a, "weights"_a, "images_grad"_a, "workspace"_a, CONV);
-  OP(local_backward_weights, "images"_a, "acts_grad"_a, "weights_grad"_a, "workspace"_a, CONV);
-  WORKSPACE(local_forward, "images"_a, "weights"_a, "acts"_a, CONV);
-  WORKSPACE(local_backward_data, "acts_grad"_a, "weights"_a, "images_grad"_a, CONV);
-  WORKSPACE(local_backward_weights, "images"_a, "acts_grad"_a, "weights_grad"_a, CONV);
+  OP(local_forward, "images"_a, "weights"_a, "acts"_a, "workspace"_a, WINDOW);
+  OP(local_backward_data, "acts_grad"_a, "weights"_a, "images_grad"_a, "workspace"_a, WINDOW);
+  OP(local_backward_weights, "images"_a, "acts_grad"_a, "weights_grad"_a, "workspace"_a, WINDOW);
+  WORKSPACE(local_forward, "images"_a, "weights"_a, "acts"_a, WINDOW);
+  WORKSPACE(local_backward_data, "acts_grad"_a, "weights"_a, "images_grad"_a, WINDOW);
+  WORKSPACE(local_backward_weights, "images"_a, "acts_grad"_a, "weights_grad"_a, WINDOW);
 
   OP(gather_forward, "inputs"_a, "channels"_a, "acts"_a);
   OP(gather_backward, "acts_grad"_a, "channels"_a, "inputs_grad"_a);

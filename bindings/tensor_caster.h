@@ -1,4 +1,4 @@
-// Python objects -> In, Out, Stream, Shape, Neuron. A tensor is anything with `ptr` and `shape`, and, where
+// Python objects -> In, Out, Stream, Shape, Neuron, Precision. A tensor is anything with `ptr` and `shape`, and, where
 // they are not the obvious ones, `dtype` (float32), `pitch` (the last dimension) and `add` (False).
 // Nothing is copied.
 #pragma once
@@ -12,6 +12,7 @@ namespace pybind11::detail {
 
 inline constexpr const char* dtype_names[] = {"float32", "float64", "bfloat16", "uint8", "float16"};
 inline constexpr const char* neuron_names[] = {"ident", "relu", "logistic", "tanh", "softrelu", "abs", "square", "sqrt", "linear", "brelu", "drelu", "log"};
+inline constexpr const char* precision_names[] = {"exact", "fast"};
 
 // Index of a word in a list of words; ValueError says which there are.
 template <std::size_t size>
@@ -100,6 +101,16 @@ struct type_caster<convnet::Neuron> {
   bool load(handle src, bool) {
     if (!isinstance<str>(src)) return false;
     value = convnet::Neuron(index_of(src, neuron_names, "neuron"));
+    return true;
+  }
+};
+
+template <>
+struct type_caster<convnet::Precision> {
+  PYBIND11_TYPE_CASTER(convnet::Precision, const_name("str"));
+  bool load(handle src, bool) {
+    if (!isinstance<str>(src)) return false;
+    value = convnet::Precision(index_of(src, precision_names, "precision"));
     return true;
   }
 };

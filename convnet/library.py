@@ -62,7 +62,7 @@ UPDATES = {"sgd_update", "tree_update", "adaptive_update", "limit_norms", "limit
 DEFAULTS = {"stride": 1, "padding": 0, "groups": 1, "start": 0, "a": 1.0, "b": 1.0, "bias": 1.0, "dropout.scale": 1.0, "seed": 0,
             "purpose": 0, "first_image": 0, "random": False, "view": 0, "images_per_crop": 1, "noisy_image_forward.scale": 1.0, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay": 0.0,
             "blocked": False, "rate_slot": 0, "positive_weight": 1.0, "sum": False, "top": 0, "left": 0, "down": 1, "across": 1,
-            "center": False, "exactly": False, "least": 0.0}
+            "center": False, "exactly": False, "least": 0.0, "precision": "exact"}
 # What the parameters mean that ops.h does not have.
 ABOUT = {"shape": "OWNER; not needed with out", "out": "where to put the result; of several, a tuple", "add": "the result is added to what out holds",
          "step": "the minibatch's number, where there is no state", "rate": "the learning rate, where there is no state",
@@ -204,7 +204,7 @@ class Op:
 
     def _scalar(self, name: str, kind: str, value: Any) -> Any:
         try:
-            if kind == "Neuron" and isinstance(value, str):
+            if kind in ("Neuron", "Precision") and isinstance(value, str):
                 return value  # the module knows which there are
             if kind == "bool":
                 return bool(value)
@@ -215,7 +215,7 @@ class Op:
                 return operator.index(value)
             wanted = f"{low} to {high}"
         except (TypeError, ValueError):
-            wanted = {"double": "a number", "Neuron": "the name of one"}.get(kind, "a whole number")
+            wanted = {"double": "a number", "Neuron": "the name of one", "Precision": "the name of one"}.get(kind, "a whole number")
         raise ValueError(f"{name} is {value!r}, expected {wanted}")
 
     def _state(self, given: dict[str, Any], scalars: dict) -> Any:

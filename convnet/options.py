@@ -14,6 +14,7 @@ from .cfgfile import Value, suggest
 from .data import NOISE_RULES, parse_range
 from .drops import parse_drop, parse_steps
 from .errors import CommandLineError, ConfigError
+from .passes import PRECISIONS
 
 MOST_THREADS = 1024
 FLAG_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -61,6 +62,7 @@ class Options:
     seed: int = option(1, "of initial weights, dropout, crops and random data", kind="int", metavar="N")
     backend: str = option("auto", "auto, cuda, host or simt; auto: cuda where there is a GPU, else host")
     gpu: list[int] | None = option(None, "the GPU of each of the config's devices 0, 1, ..., as 0,1; on host and simt any numbers", kind="devices", metavar="LIST")
+    precision: str = option("exact", "exact, or fast: convolutions with fewer multiplications and somewhat larger rounding errors, where the backend has them", metavar="NAME")
     conserve_mem: bool = option(False, "take less memory: compute some activities again in backward instead of keeping them", kind="flag")
     strict_legacy: bool = option(False, "old spellings in the config files are ignored or refused, as by the programs that were released", kind="flag")
     log: str | None = option(None, "write one JSON object a line into this file", kind="path", metavar="FILE")
@@ -132,6 +134,7 @@ class Options:
         parse_drop(self.lr_drop)
         if self.noise_rule not in NOISE_RULES:
             raise CommandLineError(f"--noise-rule {self.noise_rule}: expected {' or '.join(NOISE_RULES)}")
+        check_precision(self.precision)
         if self.seed >= 2**32:
             raise CommandLineError(f"--seed {self.seed}: expected a number below {2**32}")
         if self.crop_border is not None and self.inner_size is not None and {"crop_border", "inner_size"} <= self.given:
@@ -142,6 +145,17 @@ class Options:
             raise CommandLineError(f"--logreg-name {self.logreg_name}: says which cost --test-out DIR writes; expected that too")
         if self.train_range and any(a >= b for a, b in itertools.pairwise(self.train_range)):
             raise CommandLineError(f"--train-range {','.join(map(str, self.train_range))}: expected each batch once, in rising order, as checkpoints are named for them")
+
+
+def check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise CommandLineError(f"--precision {precision}: expected {' or '.join(PRECISIONS)}")
+
+
+def precision_doubts(precision: str, backend: str) -> list[str]:
+    """What to say where a backend has nothing faster than exact."""
+    return [] if backend.split("_")[0] in PRECISIONS[precision] else [f"--precision {precision}: backend {backend} computes exactly; only "
+                                                       f"{', '.join(sorted(PRECISIONS[precision]))} has faster convolutions"]
 
 
 def parse_option(text: Any, kind: str, where: str, base: Path | None) -> Any:

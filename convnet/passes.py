@@ -9,6 +9,9 @@ from .recorder import Step, Value
 # Ops that may write over what they read; and those that take less time than fetching what they computed would.
 ELEMENTWISE = {"neuron_forward", "neuron_backward", "dropout", "scaled_copy", "eltmax_forward", "eltmax_backward"}
 RECOMPUTED = ELEMENTWISE - {"neuron_backward", "eltmax_backward"} | {"lrn_forward", "spatial_lrn_forward", "max_pool_forward", "avg_pool_forward"}
+# Ops that are told how much rounding they may spend on speed.
+PRECISE = {"conv_forward", "conv_backward_data", "conv_backward_filters"}
+PRECISIONS = {"exact": {"host", "simt", "cuda"}, "fast": {"host"}}  # and the backends that can do more than exact there
 # The gradient of a cost -> that of what makes its probabilities, with which scalars; and both in one op.
 FUSED_COSTS = {"logreg_backward": ("softmax_backward", set(), "logreg_softmax_backward"),
                "bce_backward": ("neuron_backward", {"logistic"}, "bce_logistic_backward")}
@@ -34,6 +37,11 @@ def fuse_costs(steps: list[Step]) -> list[Step]:
                 fused[step] = None
                 fused[below] = replace(below, op=both, reads=step.reads, scalars=step.scalars)
     return [fused.get(step, step) for step in steps if fused.get(step, step) is not None]
+
+
+def at_precision(steps: list[Step], precision: str) -> list[Step]:
+    """What an op that can be less than exact is told (ops.h, Precision)."""
+    return [replace(step, scalars={**step.scalars, "precision": precision}) if step.op in PRECISE else step for step in steps]
 
 
 def drop_unread(steps: list[Step], keep: set[Value]) -> list[Step]:

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from .backends import ALIGNMENT, Device, Tensor, padded
-from .passes import drop_unread, fuse_costs, recompute, update_early, work_in_place
+from .passes import at_precision, drop_unread, fuse_costs, recompute, update_early, work_in_place
 from .recorder import Step, Value
 
 
@@ -49,12 +49,15 @@ class Plan:
     """Steps with addresses, to be run any number of times.
 
     keep: values that can be fetched after a run, by name; several where the devices, or the chunks of the minibatch, have one each.
-    conserve: compute again in backward what needs no more than that (--conserve-mem).
+    conserve: compute again in backward what needs no more than that (--conserve-mem); precision: of ops that can be less than exact.
     """
 
-    def __init__(self, steps: list[Step], keep: dict[str, list[Value]], devices: dict[int, Device], images: int, conserve: bool = False):
+    def __init__(self, steps: list[Step], keep: dict[str, list[Value]], devices: dict[int, Device], images: int, conserve: bool = False,
+                 precision: str = "exact"):
         self.devices, self.images, self.kept = devices, images, keep
         self.steps = update_early(drop_unread(fuse_costs(steps), self._kept_roots()))
+        if precision != "exact":
+            self.steps = at_precision(self.steps, precision)
         if conserve:
             self.steps = recompute(self.steps, self._kept_roots())
         work_in_place(self.steps, self._kept_roots())

@@ -17,15 +17,15 @@ from .net import DataSpec, Net
 MEANING = 1  # of what stands in the header of a checkpoint
 
 
-def load(path: str | Path, backend: str = "auto") -> TrainedNet:
+def load(path: str | Path, backend: str = "auto", precision: str | None = None) -> TrainedNet:
     """The net of a checkpoint, or of the newest valid one of a run, or of the newest run in a --save-path.
 
-    Raises MissingInput where there is none, DataError where it is damaged.
+    precision: exact or fast (ops.h); None: as it was trained. Raises MissingInput where there is none, DataError where it is damaged.
     """
     newest, damaged = newest_checkpoint(Path(path))
     for text in damaged:
         warnings.warn(text, stacklevel=3)
-    return TrainedNet(*load_checkpoint(newest), backend)
+    return TrainedNet(*load_checkpoint(newest), backend, precision)
 
 
 def newest_checkpoint(path: Path) -> tuple[Path, list[str]]:
@@ -64,7 +64,7 @@ class TrainedNet:
     header       of its checkpoint: config texts, options, ... (docs/training.md)
     """
 
-    def __init__(self, header: dict, tensors: dict[str, np.ndarray], backend: str = "auto"):
+    def __init__(self, header: dict, tensors: dict[str, np.ndarray], backend: str = "auto", precision: str | None = None):
         self.header = header
         self.config = parse_config(header["layers_text"], header["params_text"], header["layers_file"], header["params_file"],
                                    header["options"].get("strict_legacy", False))
@@ -74,7 +74,8 @@ class TrainedNet:
         self.views = VIEWS if self.shape != shapes[0] else 1
         data = DataSpec(shapes, stored, tensors.get("data.mean"), header.get("class_tree"))
         self.devices = open_devices(choose_backend(backend), Graph(self.config.layers, shapes, data.class_tree).devices)
-        self.net = Net(self.config, data, self.devices, header["options"]["seed"], trains=False)
+        self.net = Net(self.config, data, self.devices, header["options"]["seed"], trains=False,
+                       precision=precision or header["options"].get("precision", "exact"))
         self.net.load(tensors)
         self.class_names: list[str] = header["class_names"]
         self.probs_layer = self.net.graph.main_cost.inputs[-1].name

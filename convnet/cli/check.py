@@ -26,7 +26,7 @@ from ..wanted import label_kind, net_classes, suitable_provider
 from . import run_command
 from .train import add_options, doubts, open_devices
 
-OPTIONS = ["data_path", "data_provider", "train_range", "epochs", "mini", "crop_border", "inner_size", "lr_steps", "lr_drop", "backend", "gpu", "conserve_mem", "strict_legacy"]
+OPTIONS = ["data_path", "data_provider", "train_range", "epochs", "mini", "crop_border", "inner_size", "lr_steps", "lr_drop", "backend", "gpu", "precision", "conserve_mem", "strict_legacy"]
 DIALECTS = {
     "A12": "the 2012 program's: wball=N limits a filter's norm to N times the weights of a filter",
     "V2": "cuda-convnet2's: wball=N sets a filter's norm to N; gpu lists are replicas; schedules stand in epsW and epsB",
@@ -75,7 +75,7 @@ def check(argv: list[str] | None = None) -> int:
     data = DataSpec.of(provider, str(provider.read((options.train_range or provider.numbers or [1])[0]).data[0].dtype), None)
     with contextlib.ExitStack() as stack:
         devices = open_devices(stack, Graph(config.layers, data.shapes, data.class_tree), choose_backend(options.backend), options)
-        net = Net(config, data, devices, options.seed, mini=options.mini, conserve_mem=options.conserve_mem, allocate=False)
+        net = Net(config, data, devices, options.seed, mini=options.mini, conserve_mem=options.conserve_mem, allocate=False, precision=options.precision)
         facts = gather(net, provider, options)
     if svg:
         try:

@@ -10,8 +10,10 @@ import numpy as np
 from PIL import Image
 
 from .. import __version__
+from ..backends import choose_backend
 from ..data.decode import MAX_BYTES, BadImage, decode_square
 from ..errors import CommandLineError, DataError, MissingInput
+from ..options import check_precision, precision_doubts
 from ..predict import TrainedNet, load_checkpoint, newest_checkpoint
 from . import run_command
 
@@ -29,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes to print (default 5)")
     parser.add_argument("--multiview-test", action="store_true", help="average over ten views of a photograph, where the net was trained on crops")
     parser.add_argument("--backend", default="auto", help="auto, cuda, host or simt (default auto)")
+    parser.add_argument("--precision", metavar="NAME", help="exact or fast (default: as the net was trained)")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line for each file")
     return parser
 
@@ -41,12 +44,16 @@ def predict(argv: list[str] | None = None) -> int:
     asked = build_parser().parse_args(argv)
     if asked.top < 1:
         raise CommandLineError(f"--top {asked.top}: expected 1 or more")
+    if asked.precision is not None:
+        check_precision(asked.precision)
     files = find_files(asked.files)
     path, damaged = newest_checkpoint(Path(asked.net).expanduser())
     for line in damaged:
         print(f"warning: {line}", file=sys.stderr)
     bad = 0
-    with TrainedNet(*load_checkpoint(path), asked.backend) as net:
+    with TrainedNet(*load_checkpoint(path), asked.backend, asked.precision) as net:
+        for line in precision_doubts(net.net.precision, choose_backend(asked.backend)):
+            print(f"warning: {line}", file=sys.stderr)
         if net.dtype != "uint8" or net.shape[0] not in (1, 3):
             raise DataError(f"{path}: the net was trained on {net.dtype} numbers of shape {net.shape}; expected one for pixels, of one channel or three")
         for group in (files[i : i + net.mini] for i in range(0, len(files), net.mini)):

@@ -15,16 +15,17 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
+from ..backends import choose_backend
 from ..data import Provider, default_provider, format_range, parse_range
 from ..data.image import GROUPS
 from ..errors import CannotCreate, CommandLineError, DataError, WriteFailed
-from ..options import Options
+from ..options import Options, check_precision, precision_doubts
 from ..predict import TrainedNet, load_checkpoint, newest_checkpoint
 from ..testing import Score, Tested, average, check_net, fit_weights, probs_of, run_test
 from . import run_command
 from .train import add_options, open_data
 
-OPTIONS = ["data_path", "data_provider", "test_range", "mini", "loader_threads", "backend"]
+OPTIONS = ["data_path", "data_provider", "test_range", "mini", "loader_threads", "backend", "precision"]
 SHOWN = 5  # classes, and pairs of them, that are printed
 
 
@@ -61,7 +62,7 @@ def test(argv: list[str] | None = None) -> int:
         raise CommandLineError(f"--predictions {asked.predictions}: expected a file name that ends in .csv or .npz")
     weights = given_weights(asked)
     with contextlib.ExitStack() as stack:
-        paths, nets = open_nets(stack, asked.nets, words.get("backend"))
+        paths, nets = open_nets(stack, asked.nets, words.get("backend"), words.get("precision"))
         group = words.pop("test_range") if words["test_range"] in GROUPS else None
         provider, options = data_of(nets[0], words)
         if group:
@@ -113,15 +114,19 @@ def given_weights(asked: argparse.Namespace) -> np.ndarray | None:
     return weights / weights.sum()
 
 
-def open_nets(stack: contextlib.ExitStack, texts: list[str], backend: str | None) -> tuple[list[str], list[TrainedNet]]:
+def open_nets(stack: contextlib.ExitStack, texts: list[str], backend: str | None, precision: str | None) -> tuple[list[str], list[TrainedNet]]:
     """The newest checkpoint of each, and its net."""
+    if precision is not None:
+        check_precision(precision)
     paths, nets = [], []
     for text in texts:
         path, damaged = newest_checkpoint(Path(text).expanduser())
         for line in damaged:
             print(f"warning: {line}", file=sys.stderr)
         paths.append(str(path))
-        nets.append(stack.enter_context(TrainedNet(*load_checkpoint(path), backend or "auto")))
+        nets.append(stack.enter_context(TrainedNet(*load_checkpoint(path), backend or "auto", precision)))
+    for line in dict.fromkeys(line for net in nets for line in precision_doubts(net.net.precision, choose_backend(backend or "auto"))):
+        print(f"warning: {line}", file=sys.stderr)
     return paths, nets
 
 

@@ -35,7 +35,7 @@ from ..graph import Graph, listed
 from ..initial import Initial, split_init_from
 from ..layers.weights import WeightLayer
 from ..net import DataSpec, Net
-from ..options import Options, read_options_section
+from ..options import Options, precision_doubts, read_options_section
 from ..outputs import named_cost, test_views, write_features
 from ..predict import MEANING, TrainedNet, load_checkpoint, newest_checkpoint
 from ..runlog import RunLog
@@ -117,7 +117,7 @@ def train(argv: list[str] | None = None) -> int:
         if options.test_only and options.multiview_test:
             for text in warnings:
                 log.warning(text)
-            with TrainedNet(header, tensors, backend) as trained:
+            with TrainedNet(header, tensors, backend, options.precision) as trained:
                 cost = named_cost(trained.net.graph, options.logreg_name)
                 test_views(trained, provider, options.test_range, cost, options.test_out and Path(options.test_out), str(resumed))
             return 0
@@ -130,8 +130,9 @@ def train(argv: list[str] | None = None) -> int:
         log.start(convnet=__version__, commit=commit(), python=platform.python_version(), numpy=np.__version__, backend=backend,
                   isa=host_isa() if backend == "host" else None, devices=device_names(devices), options=options.stored(),
                   resumed=str(resumed) if resumed else None)
-        net = Net(config, data, devices, options.seed, "float64" if options.check_grads else "float32", options.mini, options.conserve_mem)
-        warnings += [*dict.fromkeys(text for each in configs for text in each.warnings), *doubts(net, options, resumed)]
+        net = Net(config, data, devices, options.seed, "float64" if options.check_grads else "float32", options.mini, options.conserve_mem,
+                  precision=options.precision)
+        warnings += [*dict.fromkeys(text for each in configs for text in each.warnings), *doubts(net, options, resumed), *precision_doubts(options.precision, backend)]
         for text in warnings:
             log.warning(text)
         arrays = tuple(np.ascontiguousarray(array[..., : options.mini]) for array in first.data)

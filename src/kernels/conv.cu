@@ -28,7 +28,7 @@ Product backward_filters_product(Shape filters, Shape acts, int groups) {
 
 }  // namespace
 
-void conv_forward(Stream stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups) {
+void conv_forward(Stream stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups, Precision) {
   CHECK_CONV(images, filters, acts);
   const Product product = forward_product(filters.shape, acts.shape, groups);
   const Conv conv{stride, padding, groups, pick_parts(product), part_size(acts.shape)};
@@ -43,7 +43,7 @@ void conv_forward(Stream stream, In images, In filters, Out acts, Out workspace,
   });
 }
 
-void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad, Out workspace, int stride, int padding, int groups) {
+void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad, Out workspace, int stride, int padding, int groups, Precision) {
   CHECK_CONV(images_grad, filters, acts_grad);
   const Product product = backward_data_product(filters.shape, images_grad.shape, stride, groups);
   const Conv conv{stride, padding, groups, pick_parts(product), part_size(images_grad.shape)};
@@ -58,7 +58,7 @@ void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad
   });
 }
 
-void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_grad, Out workspace, int stride, int padding, int groups) {
+void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_grad, Out workspace, int stride, int padding, int groups, Precision) {
   CHECK_CONV(images, filters_grad, acts_grad);
   const Product product = backward_filters_product(filters_grad.shape, acts_grad.shape, groups);
   const Conv conv{stride, padding, groups, pick_parts(product), part_size(filters_grad.shape)};
@@ -73,17 +73,17 @@ void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_g
   });
 }
 
-std::int64_t conv_forward_workspace(Stream, In images, In filters, Out acts, int stride, int padding, int groups) {
+std::int64_t conv_forward_workspace(Stream, In images, In filters, Out acts, int stride, int padding, int groups, Precision) {
   CHECK_CONV(images, filters, acts);
   return parts_bytes(pick_parts(forward_product(filters.shape, acts.shape, groups)), acts);
 }
 
-std::int64_t conv_backward_data_workspace(Stream, In acts_grad, In filters, Out images_grad, int stride, int padding, int groups) {
+std::int64_t conv_backward_data_workspace(Stream, In acts_grad, In filters, Out images_grad, int stride, int padding, int groups, Precision) {
   CHECK_CONV(images_grad, filters, acts_grad);
   return parts_bytes(pick_parts(backward_data_product(filters.shape, images_grad.shape, stride, groups)), images_grad);
 }
 
-std::int64_t conv_backward_filters_workspace(Stream, In images, In acts_grad, Out filters_grad, int stride, int padding, int groups) {
+std::int64_t conv_backward_filters_workspace(Stream, In images, In acts_grad, Out filters_grad, int stride, int padding, int groups, Precision) {
   CHECK_CONV(images, filters_grad, acts_grad);
   return parts_bytes(pick_parts(backward_filters_product(filters_grad.shape, acts_grad.shape, groups)), filters_grad);
 }

@@ -13,6 +13,16 @@ namespace convnet {
 
 // ---- convolution ---------------------------------------------------------------------------------
 
+// How much rounding an op may spend on speed.
+//   exact  sums of the products as the formula has them
+//   fast   also what multiplies less: on host, Winograd's F(9 - r, r) along the rows, where the stride is 1, filters are r = 3
+//          to 5 pixels wide, there are 16 or more images, a group has 16 or more channels and 16 or more filters, and rows are wide enough for a tile (host/conv_winograd.h).
+//          All else is exact, as are the other backends. With u = 2^-24 (float32), each result is within
+//          (8 (D + 21)^1/2 + 8) u S of the exact one; D are the products down a column of the filter and over the channels, S is the
+//          algorithm's own sum with all its numbers, those of the transforms too, taken absolutely. Measured, the error
+//          is about 3 times that of exact, and 5 times in backward_filters, where both are smaller.
+enum class Precision : std::uint8_t { exact, fast };
+
 // Output of a convolution: (filters, 1 + ceil((2 padding + height - filter height) / stride), ..., images);
 // the last windows may hang over the edge, where the image is zero.
 Shape conv_shape(Shape images, Shape filters, int stride, int padding);
@@ -23,20 +33,20 @@ Shape conv_shape(Shape images, Shape filters, int stride, int padding);
 // with C = channels / groups and g the group of filter f; zero outside the image.
 // filters: (channels / groups, filter height, filter width, filters of all groups).
 // Source: Krizhevsky et al. 2012, section 3; the ceil in the output's size is cuda-convnet's.
-void conv_forward(Stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups);
-std::int64_t conv_forward_workspace(Stream, In images, In filters, Out acts, int stride, int padding, int groups);
+void conv_forward(Stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups, Precision precision);
+std::int64_t conv_forward_workspace(Stream, In images, In filters, Out acts, int stride, int padding, int groups, Precision precision);
 
 // Gradient of conv_forward by its images.
 //   images_grad[c,v,u,n] = sum over f of c's group and i,j of acts_grad[f,y,x,n] * filters[c - g C,i,j,f]
 // where v = y stride - padding + i and u = x stride - padding + j.
-void conv_backward_data(Stream, In acts_grad, In filters, Out images_grad, Out workspace, int stride, int padding, int groups);
-std::int64_t conv_backward_data_workspace(Stream, In acts_grad, In filters, Out images_grad, int stride, int padding, int groups);
+void conv_backward_data(Stream, In acts_grad, In filters, Out images_grad, Out workspace, int stride, int padding, int groups, Precision precision);
+std::int64_t conv_backward_data_workspace(Stream, In acts_grad, In filters, Out images_grad, int stride, int padding, int groups, Precision precision);
 
 // Gradient of conv_forward by its filters.
 //   filters_grad[c,i,j,f] = sum over y,x,n of images[g C + c, y stride - padding + i, x stride - padding + j, n]
 //                                             * acts_grad[f,y,x,n]
-void conv_backward_filters(Stream, In images, In acts_grad, Out filters_grad, Out workspace, int stride, int padding, int groups);
-std::int64_t conv_backward_filters_workspace(Stream, In images, In acts_grad, Out filters_grad, int stride, int padding, int groups);
+void conv_backward_filters(Stream, In images, In acts_grad, Out filters_grad, Out workspace, int stride, int padding, int groups, Precision precision);
+std::int64_t conv_backward_filters_workspace(Stream, In images, In acts_grad, Out filters_grad, int stride, int padding, int groups, Precision precision);
 
 // ---- locally connected -----------------------------------------------------------------------------
 

@@ -1,6 +1,8 @@
 """Convolution: any groups, strides and padding, windows that hang over the edge (Krizhevsky et al. 2012, section 3)."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from . import Case, integers, normal
@@ -59,8 +61,96 @@ def backward_filters(filters_shape):
     return conv_backward_filters
 
 
-def cases(name, images, filters, stride=1, padding=0, groups=1, exact=False, check=False):
+# ---- Winograd's F(9 - r, r) along the rows: what the error of precision="fast" is measured by ---------------------
+
+POINTS = (0, 1, -1, 2, -2, 0.5, -0.5)  # and infinity, where the highest coefficient is
+
+
+def powers(size):
+    return np.vstack([np.vander(POINTS, size, increasing=True), np.eye(size)[-1:]])
+
+
+def transforms(taps):
+    """Of Toom and Cook: (points, 8) for the inputs, (points, taps) for the filters, (points, outputs) for the outputs."""
+    others = [[q for q in POINTS if q != p] for p in POINTS]
+    inputs = [np.append(np.poly(roots)[::-1], 0) for roots in others] + [np.poly(POINTS)[::-1]]
+    scale = [np.prod(np.subtract(p, roots)) for p, roots in zip(POINTS, others, strict=True)] + [1]
+    return np.array(inputs), powers(taps) / np.array(scale)[:, None], powers(9 - taps)
+
+
+def tiles_across(width, taps):
+    """How many tiles of 9 - taps outputs a row has; what is left, if it takes fewer products, is done directly."""
+    return width // (9 - taps) + (width % (9 - taps) * taps > 8)
+
+
+def tile_columns(framed, tile, size):
+    """`size` columns of the frame from a tile's first one on; zeros beyond it."""
+    columns = framed[:, :, tile * (9 - size[1]) :][:, :, :8]
+    return np.pad(columns, ((0, 0), (0, 0), (0, 8 - columns.shape[2]), (0, 0)))
+
+
+def winograd_forward(of=np.abs):
+    """conv_forward by tiles; `of`: what is taken of each number, the transforms' too."""
+    def forward(images, filters, stride, padding, groups, precision):
+        acts = conv_forward(of(images), of(filters), stride, padding, groups)
+        framed, inside = frame(images.shape, acts.shape, filters.shape, stride, padding)
+        framed[inside] = of(images)
+        taps, m = filters.shape[2], 9 - filters.shape[2]
+        B, G, A = map(of, transforms(taps))
+        for tile in range(tiles_across(acts.shape[2], taps)):
+            columns = acts[:, :, tile * m : tile * m + m]
+            at_points = np.einsum("kx,cyxn->kcyn", B, tile_columns(framed, tile, filters.shape[1:3]))
+            products = np.zeros((8, *columns.shape[:2], images.shape[3]))
+            for i in range(filters.shape[1]):
+                for g in range(groups):
+                    c, f = (slice(g * size // groups, (g + 1) * size // groups) for size in (images.shape[0], filters.shape[3]))
+                    weights = np.einsum("kj,cjf->kcf", G, of(filters[:, i, :, f]))
+                    products[:, f] += np.einsum("kcf,kcyn->kfyn", weights, at_points[:, c, i : i + acts.shape[1]])
+            columns[...] = np.einsum("kx,kfyn->fyxn", A, products)[:, :, : columns.shape[2]]
+        return acts
+    return forward
+
+
+def winograd_backward_data(images_shape, of=np.abs):
+    """The same of the mirrored filters, channels and filters exchanged."""
+    def backward(acts_grad, filters, stride, padding, groups, precision):
+        C, height, width, F = filters.shape
+        mirrored = filters[:, ::-1, ::-1].reshape(C, height, width, groups, F // groups).transpose(4, 1, 2, 3, 0).reshape(F // groups, height, width, groups * C)
+        around = max(height, width) + padding  # more than enough zeros, of which some are taken away again
+        framed = np.pad(acts_grad, ((0, 0), *((around, around),) * 2, (0, 0)))
+        top, left = around - height + 1 + padding, around - width + 1 + padding
+        framed = framed[:, top : top + images_shape[1] + height - 1, left : left + images_shape[2] + width - 1]
+        return winograd_forward(of)(framed, mirrored, 1, 0, groups, precision)
+    return backward
+
+
+def winograd_backward_filters(filters_shape, of=np.abs):
+    def backward(images, acts_grad, stride, padding, groups, precision):
+        taps, m = filters_shape[2], 9 - filters_shape[2]
+        count, width = tiles_across(acts_grad.shape[2], taps), acts_grad.shape[2]
+        left = np.array(of(acts_grad))
+        left[:, :, : count * m] = 0
+        sums = backward_filters(filters_shape)(of(images), left, stride, padding, groups)
+        framed, inside = frame(images.shape, acts_grad.shape, filters_shape, stride, padding)
+        framed[inside] = of(images)
+        B, G, A = map(of, transforms(taps))
+        for tile in range(count):
+            columns = of(acts_grad[:, :, tile * m : tile * m + m])
+            gradients = np.einsum("kx,fyxn->kfyn", A[:, : min(m, width - tile * m)], columns)
+            at_points = np.einsum("kx,cyxn->kcyn", B, tile_columns(framed, tile, filters_shape[1:3]))
+            for i in range(filters_shape[1]):
+                for g in range(groups):
+                    c, f = (slice(g * size // groups, (g + 1) * size // groups) for size in (images.shape[0], filters_shape[3]))
+                    products = np.einsum("kcyn,kfyn->kcf", at_points[:, c, i : i + acts_grad.shape[1]], gradients[:, f])
+                    sums[:, i, :, f] += np.einsum("kj,kcf->cjf", G, products)
+        return sums
+    return backward
+
+
+def cases(name, images, filters, stride=1, padding=0, groups=1, exact=False, check=False, fast=False):
     """Forward and both backwards of images (channels, height, width, images) and filters (filters, height, width)."""
+    if fast:
+        return fast_cases(name, images, filters, padding, groups)
     channels, (F, *size) = images[0] // groups, filters
     filters = (channels, *size, F)
     acts = conv_shape(images, filters, stride, padding)
@@ -83,6 +173,20 @@ def cases(name, images, filters, stride=1, padding=0, groups=1, exact=False, che
         Case("conv_backward_filters", name, {"images": x, "acts_grad": d}, {"filters_grad": filters}, backward_filters(filters), scalars,
              sums=int(np.prod(acts[1:])), exact=exact, cost=cost_of_filters if check else None, at=w),
     ]
+
+
+def fast_cases(name, images, filters, padding, groups):
+    """The same at precision="fast", of shapes that take the fast algorithm."""
+    forward, data, weights = cases(name, images, filters, padding=padding, groups=groups)
+    shapes = [data.outputs["images_grad"]], [weights.outputs["filters_grad"]]
+    fast = ((forward, conv_forward, winograd_forward()), (data, backward_data(*shapes[0]), winograd_backward_data(*shapes[0])),
+            (weights, backward_filters(*shapes[1]), winograd_backward_filters(*shapes[1])))
+    return [replace(case, scalars={**case.scalars, "precision": "fast"}, reference=without_precision(reference), magnitude=magnitude,
+                    sums=case.sums + 21) for case, reference, magnitude in fast]
+
+
+def without_precision(reference):
+    return lambda *arrays, precision, **scalars: reference(*arrays, **scalars)
 
 
 CASES = [case for group in (
@@ -134,6 +238,15 @@ CASES = [case for group in (
     cases("3-groups-odd-sizes", (21, 4, 3, 3), (15, 2, 3), padding=1, stride=2, groups=3),
     cases("a-group-a-channel", (7, 4, 4, 3), (7, 3, 3), padding=1, groups=7),
     cases("2-groups-many-images", (34, 3, 2, 129), (68, 2, 2), groups=2, exact=True),
+    # Winograd: 13 = two tiles and a column, a tile that hangs over, all widths of filters, all kinds of lanes
+    cases("fast-3x3", (16, 7, 13, 17), (17, 3, 3), padding=1, fast=True),
+    cases("fast-5x5-16-images", (16, 6, 9, 16), (16, 5, 5), padding=2, fast=True),
+    cases("fast-129-images", (16, 4, 6, 129), (16, 3, 3), padding=1, fast=True),
+    cases("fast-2-groups-2x4", (34, 5, 9, 20), (40, 2, 4), groups=2, fast=True),
+    cases("fast-padding-2", (16, 9, 8, 18), (16, 3, 3), padding=2, fast=True),
+    cases("fast-padding-beyond-the-filter", (16, 5, 7, 16), (16, 3, 3), padding=4, fast=True),
+    cases("fast-many-channels", (150, 3, 6, 19), (35, 3, 3), padding=1, fast=True),
+    cases("fast-many-filters-and-images", (16, 15, 12, 70), (150, 1, 3), fast=True),
     # against central differences
     cases("gradient", (2, 4, 5, 3), (3, 3, 2), padding=1, check=True),
     cases("gradient-strided-groups", (4, 5, 4, 2), (6, 3, 3), stride=2, padding=2, groups=2, check=True),

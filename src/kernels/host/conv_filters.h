@@ -33,7 +33,8 @@ struct FilterSums {
   int parts, units_per_part;
   int most_images;  // of a unit
 
-  explicit FilterSums(const ConvProblem& problem) : p(problem) {
+  // `first_column`: of acts; those before it are left out.
+  explicit FilterSums(const ConvProblem& problem, int first_column = 0) : p(problem) {
     taps_down = p.channels <= max_rows<T>(2) / 2 ? p.filter_height : 1;
     channel_blocks = equal_blocks(p.channels, 128);
     most_images = std::min(most_unit, p.images);
@@ -44,7 +45,9 @@ struct FilterSums {
     // With more pixels a tile's sums are touched less often; the panels take half of a second-level
     // cache of 1 MiB.
     const int panel_bytes = filter_blocks.front().count * widest * simd::vector_bytes * most_images;
-    x_blocks = equal_blocks(p.acts_width, std::clamp((512 << 10) / panel_bytes, 4, 16));
+    x_blocks =
+        equal_blocks(p.acts_width - first_column, std::clamp((512 << 10) / panel_bytes, 4, 16));
+    for (Block& block : x_blocks) block.first += first_column;
 
     const int units = p.acts_height * int(x_blocks.size()) * int(ceil_div(p.images, most_images));
     const int tasks = p.groups * int(channel_blocks.size() * filter_blocks.size());

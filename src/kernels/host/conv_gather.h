@@ -71,7 +71,8 @@ struct Gather {
   int strip_rows, strip_columns, block_pixels;
   int widest;
 
-  Gather(const ConvProblem& p, bool backward, int threads)
+  // `first_column`: of the outputs; those before it are left alone.
+  Gather(const ConvProblem& p, bool backward, int threads, int first_column = 0)
       : images(p.images),
         groups(p.groups),
         outputs(backward ? p.channels : p.filters),
@@ -86,6 +87,8 @@ struct Gather {
       y_axis = forward_axis(p.height, p.acts_height, p.filter_height, p.stride, p.padding);
       x_axis = forward_axis(p.width, p.acts_width, p.filter_width, p.stride, p.padding);
     }
+    if (first_column > 0)
+      std::erase_if(x_axis.windows, [&](const auto& w) { return w.output < first_column; });
     rows = outputs * x_axis.members;
     widest = widest_tile<T>(rows, images);
     row_blocks = equal_blocks(rows, max_rows<T>(widest));
