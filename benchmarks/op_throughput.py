@@ -38,6 +38,8 @@ def parse_arguments(ops: str) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of host, simt and the peer (all)")
     parser.add_argument("--repeats", type=int, default=9, help="turns of which the median is taken (9)")
     parser.add_argument("--cpu-time", action="store_true", help="with --threads 1 on the CPU: processor time, which others on the machine disturb less")
+    parser.add_argument("--precision", choices=["exact", "fast"], default="exact", help="fast: convolutions that may be less than exact; what is gained and "
+                                                                                        "the errors of both against float64 are printed too")
     parser.add_argument("--peer", choices=["torch"], help="time this too: as one would write it, and the fastest of the ways that it knows")
     parser.add_argument("--compile", action="store_true", help="let torch.compile be tried too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions, command and all timings")
@@ -82,17 +84,23 @@ class Peer:
 
 
 def measure(arguments: argparse.Namespace, backend: str, peer: Peer | None, case) -> dict:
-    from our_ops import OurCase
+    from our_ops import OurCase, rounding
 
     from convnet.backends import Device
 
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     with Device(backend, threads=arguments.threads) as device:
-        ours = OurCase(device, case, arguments.images)
+        ours = OurCase(device, case, arguments.images, arguments.precision)
+        compares = arguments.precision != "exact" and case.op.startswith("conv_")
+        exact = OurCase(device, case, arguments.images) if compares else None
+        errors = rounding(device, case, arguments.images, arguments.precision) if compares else {}
         done = device.ops.run_multiply_adds(device, "float32")
         turns = {"ours": lambda: seconds_of(ours, device.synchronize, clock),
                  "peak": lambda: seconds_of(lambda: device.ops.run_multiply_adds(device, "float32"), device.synchronize, clock)}
-        turns["ours"]()
+        if exact:
+            turns["exact"] = lambda: seconds_of(exact, device.synchronize, clock)
+        for turn in turns.values():
+            turn()
         for name, way in (peer.ways(case) if peer else {}).items():
             turns[name] = lambda way=way: peer.seconds(way)
         times: dict[str, list[float]] = {name: [] for name in turns}
@@ -105,8 +113,11 @@ def measure(arguments: argparse.Namespace, backend: str, peer: Peer | None, case
     row = {"layer": case.layer, "op": case.op, "flops": case.flops * arguments.images, "bytes": nbytes, "peaks": peaks, "times": times,
            "peak": statistics.median(peaks), "highest_peak": max(peaks), "seconds": statistics.median(times["ours"]), "spread": spread(times["ours"])}
     row["share"] = row["flops"] / row["seconds"] / row["peak"]
+    if exact:
+        row["gain"] = statistics.median(times["exact"]) / row["seconds"]
+        row["errors"] = errors
     if peer:
-        taken = {name: statistics.median(values) for name, values in times.items() if name != "ours"}
+        taken = {name: statistics.median(values) for name, values in times.items() if name not in ("ours", "exact")}
         row["best"] = min(taken, key=taken.get)
         row["ratios"] = {"as written": taken["as written"] / row["seconds"], "best": taken[row["best"]] / row["seconds"]}
     return row
@@ -118,6 +129,8 @@ def measure(arguments: argparse.Namespace, backend: str, peer: Peer | None, case
 def line_of(row: dict) -> str:
     text = f"{row['layer']:14} {row['op']:21} {row['seconds'] * 1e3:9.3f} {row['spread']:6.1%} {row['bytes'] / row['seconds'] / 1e9:7.1f} "
     text += f"{row['flops'] / row['seconds'] / 1e9:8.1f} {row['share']:7.1%}" if row["flops"] else f"{'':16}"
+    if "gain" in row:
+        text += f" {row['gain']:6.2f} " + " ".join(f"{error:9.1e}" for error in row["errors"].values())
     if "best" in row:
         text += f" {row['ratios']['as written']:8.2f} {row['ratios']['best']:6.2f}  {row['best']}"
     return text
@@ -174,6 +187,8 @@ def main(ops: str = "") -> int:
     except ConvnetError as error:
         print(error, file=sys.stderr)
         return 69
+    if arguments.precision != "exact":
+        chosen = [case for case in chosen if case.op.startswith("conv_")]
     if arguments.cpu_time and (backend == "cuda" or arguments.threads != 1):
         print("--cpu-time: expected --backend host or simt, and --threads 1", file=sys.stderr)
         return 2
@@ -181,7 +196,8 @@ def main(ops: str = "") -> int:
     with ExitStack() as stack:
         peer = Peer(stack, arguments, backend) if arguments.peer else None
         print(title + (f"; peer: {peer.name}; ratios: its time by ours" if peer else ""))
-        print(f"{'layer':14} {'op':21} {'ms':>9} {'spread':>6} {'GB/s':>7} {'GFLOP/s':>8} {'of peak':>7}" + (f" {'written':>8} {'best':>6}  its best way" if peer else ""))
+        print(f"{'layer':14} {'op':21} {'ms':>9} {'spread':>6} {'GB/s':>7} {'GFLOP/s':>8} {'of peak':>7}"
+              + (f" {'gain':>6} {'exact rms':>9} {'max':>9} {'fast rms':>9} {'max':>9}" if arguments.precision != "exact" else "") + (f" {'written':>8} {'best':>6}  its best way" if peer else ""))
         rows = []
         for case in chosen:
             rows.append(measure(arguments, backend, peer, case))
@@ -190,7 +206,7 @@ def main(ops: str = "") -> int:
     print(f"peak {statistics.median(peaks) / 1e9:.1f} GFLOP/s, at most {max(peaks) / 1e9:.1f}")
     if arguments.json:
         report = {"command": sys.argv, "machine": machine(), "backend": module, "device": name, "images": arguments.images, "threads": arguments.threads,
-                  "cpu_time": arguments.cpu_time, "peer": peer and peer.name, "rows": rows}
+                  "cpu_time": arguments.cpu_time, "precision": arguments.precision, "peer": peer and peer.name, "rows": rows}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     if arguments.plot:
         plot(arguments.plot, rows, title)

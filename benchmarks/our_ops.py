@@ -13,17 +13,24 @@ RATE_SLOT, STATE = 0, np.array([1.0, 1.0, 1e-6])  # step, all is finite, a learn
 
 
 class OurCase:
-    """The calls of a case in the memory of a device. nbytes: of all tensors that they read and write."""
+    """The calls of a case in the memory of a device. nbytes: of all tensors that they read and write; written: by the last call.
 
-    def __init__(self, device: Device, case: Case, images: int):
-        self.device, self.case, self.images, self.nbytes = device, case, images, 0
+    precision: of a convolution; `of` is applied to the random numbers.
+    """
+
+    def __init__(self, device: Device, case: Case, images: int, precision: str = "exact", dtype: str = "float32", of: Callable = np.asarray):
+        self.device, self.case, self.images, self.nbytes, self.precision, self.dtype = device, case, images, 0, precision, dtype
         self._calls: list[Callable] = []
-        self._random = np.random.default_rng(0).standard_normal(1_000_003, np.float32)
+        self._random = of(np.random.default_rng(0).standard_normal(1_000_003, np.float32)).astype(dtype)
         getattr(self, f"_{case.op}" if hasattr(self, f"_{case.op}") else f"_{case.op.partition('_')[0]}")()
 
     def __call__(self) -> None:
         for call in self._calls:
             call()
+
+    def result(self) -> np.ndarray:
+        self()
+        return self.device.download(self.written[-1])
 
     # ---- the ops ---------------------------------------------------------------------------------------------------
 
@@ -31,7 +38,7 @@ class OurCase:
         layer = ConvLayer(**{name: value for name, value in self.case.settings.items() if name != "acts_size"})
         shapes = {"images": layer.images_shape(self.images), "filters": layer.filters_shape, "acts": layer.acts_shape(self.images)}
         reads = {"conv_forward": ("images", "filters"), "conv_backward_data": ("acts", "filters"), "conv_backward_filters": ("images", "acts")}
-        self._product(shapes, reads[self.case.op], **layer.scalars)
+        self._product(shapes, reads[self.case.op], **layer.scalars, precision=self.precision)
 
     def _fc(self) -> None:
         inputs, outputs = (*self.case.shape, self.images), self.case.settings["outputs"]
@@ -39,7 +46,7 @@ class OurCase:
         reads = {"fc_forward": ("inputs", "weights"), "fc_backward_data": ("acts", "weights"), "fc_backward_weights": ("inputs", "acts")}
         self._product(shapes, reads[self.case.op])
 
-    def _product(self, shapes: dict[str, tuple[int, ...]], reads: tuple[str, ...], **scalars: int) -> None:
+    def _product(self, shapes: dict[str, tuple[int, ...]], reads: tuple[str, ...], **scalars: object) -> None:
         written = next(name for name in shapes if name not in reads)
         self._op(self.case.op, [self._tensor(*shapes[name]) for name in reads], [self._tensor(*shapes[written])], **scalars)
 
@@ -89,14 +96,14 @@ class OurCase:
     # ---- what they are made of ---------------------------------------------------------------------------------------
 
     def _op(self, name: str, reads: list[Tensor], writes: list[Tensor], **scalars: object) -> None:
-        ops, tensors = self.device.ops, [*reads, *writes]
+        ops, tensors, self.written = self.device.ops, [*reads, *writes], writes
         self.nbytes += sum(tensor.nbytes for tensor in tensors)
         if workspace := getattr(ops, f"{name}_workspace", None):
             tensors.append(self.device.tensor((max(workspace(self.device, *tensors, **scalars), 1),), "uint8"))
         self._calls.append(partial(getattr(ops, name), self.device, *map(ops.pack, tensors), **scalars))
 
     def _tensor(self, *shape: int) -> Tensor:
-        tensor = self.device.tensor(shape)
+        tensor = self.device.tensor(shape, self.dtype)
         self.device.upload(tensor, np.resize(self._random, shape))
         return tensor
 
@@ -108,3 +115,13 @@ class OurCase:
         state = self.device.tensor(STATE.shape, "float64")
         self.device.upload(state, STATE)
         return state
+
+
+def rounding(device: Device, case: Case, images: int, precision: str) -> dict[str, float]:
+    """Errors of a product against float64, relative to the sums of the absolute products: root mean square and largest."""
+    right, sizes = (OurCase(device, case, images, dtype="float64", of=of).result() for of in (np.asarray, np.abs))
+    found = {}
+    for name in dict.fromkeys(("exact", precision)):
+        errors = np.divide(OurCase(device, case, images, name).result() - right, sizes, where=sizes > 0, out=np.zeros_like(sizes))
+        found |= {f"{name} rms": float(np.sqrt(np.mean(errors**2))), f"{name} max": float(np.abs(errors).max())}
+    return found
