@@ -231,7 +231,7 @@ struct FilterSums {
             const std::int64_t from_a = ((x - xs.first) * p.stride + j) * count + n,
                                from_b = (x - xs.first) * count + n;
             segments[runs] = {a + from_a * tile.count, b + from_b * width,
-                              std::min(run_length, pixels * count - n)};
+                              std::min(run_length, pixels * count - n), nullptr, 0};
             next_strip.fetch(segments[runs]) || next_panels.fetch(segments[runs]);
           }
         columns_kernel<T>(tile.count, panels[k].vectors)(

@@ -337,7 +337,7 @@ struct Gather {
       segments[i] = {
           a + (std::int64_t(y - wy.first) * wx.taps + x0 - wx.first) * in * block.count,
           strip + y % strip_rows * row_size + std::int64_t(x0 - seen_x.first) * in * width,
-          (x1 - x0) * in};
+          (x1 - x0) * in, nullptr, 0};
       ahead.fetch(segments[i]);
     }
     const auto kernel = columns_kernel<T>(block.count, lane.vectors);

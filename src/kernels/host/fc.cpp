@@ -177,7 +177,7 @@ struct ImageLanes {
     int runs = 0;
     for (int j = 0; j < count; j += row_length, a += tile.count * (across ? row_length : row_pitch))
       segments[runs++] = {a, columns + std::int64_t(j) * lane_count,
-                          std::min(row_length, count - j)};
+                          std::min(row_length, count - j), nullptr, 0};
     return runs;
   }
 
@@ -265,7 +265,7 @@ struct OutputLanes {
                     (std::int64_t(tile.first) * runs + std::int64_t(j) * tile.count) * row_pitch,
                 w.columns + std::int64_t(block.first) * room +
                     std::int64_t(j) * row_length * lane_count,
-                std::min(row_length, p.images - j * row_length)};
+                std::min(row_length, p.images - j * row_length), nullptr, 0};
           const auto kernel = rows_kernel<T>(tile.count, block.vectors);
           T* row = target.row(first_row + tile.first) + block.first;
           if (block.count == lane_count) {

@@ -224,13 +224,13 @@ struct PixelGather {
            int rows, int vectors) const {
     segments.clear();
     if (!backward) {
-      segments.push_back({matrix, columns, taps * in, nullptr});
+      segments.push_back({matrix, columns, taps * in, nullptr, 0});
       return;
     }
     for (int tap = 0; tap < taps; ++tap)
       for (int r = 0; r < in; r += row_length, matrix += rows * row_pitch) {
         const int length = std::min(row_length, in - r);
-        segments.push_back({matrix, columns, length, nullptr});
+        segments.push_back({matrix, columns, length, nullptr, 0});
         columns += std::int64_t(length) * vectors * simd::lanes<T>;
       }
   }
@@ -352,7 +352,7 @@ struct PixelWeights {
           segments[run] = {matrix + std::int64_t(run) * tile.count * row_pitch,
                            panel_memory + std::int64_t(panel.first) * room +
                                std::int64_t(run) * row_length * width,
-                           std::min(row_length, p.images - run * row_length)};
+                           std::min(row_length, p.images - run * row_length), nullptr, 0};
         const auto kernel = rows_kernel<T>(tile.count, panel.vectors);
         T* to = target.data + panel.first;
         if (panel.count == width) {
