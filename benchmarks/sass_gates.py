@@ -18,7 +18,7 @@ from sass import (
 )
 
 # The products of tile.cuh whose template argument `Vector` says that they move quads of float32.
-TILES = r"^(conv|local)_\w+_kernel<float, Tile<.*>, true>$"
+TILES = r"^(conv|local|fc)_\w+_kernel<float, Tile<.*>, true>$"
 DEPTH = 16  # of tile.cuh
 SHARES = {(64, 128, 8, 8): 0.80, (32, 128, 8, 8): 0.75, (32, 32, 4, 4): 0.58}
 

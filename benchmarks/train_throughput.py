@@ -61,6 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--inference", action="store_true", help="forward alone, as when testing")
     parser.add_argument("--crop-border", metavar="N", help="as convnet-train has it")
     parser.add_argument("--color-noise", metavar="C", help="as convnet-train has it")
+    parser.add_argument("--fast", action="store_true", help="let the first mapping take turns with itself under --precision fast")
     parser.add_argument("--on-disk", type=int, metavar="N", help="put the images into data batches of N on the disk first, and train from there")
     parser.add_argument("--without-input", action="store_true", help="let the first mapping take turns with itself without reading, cutting, uploading, cropping and noise: with images that are there")
     parser.add_argument("--mini", type=int, metavar="N", help="images of a minibatch; default: as in the params file, else 128")
@@ -75,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
 
 # ---- ours --------------------------------------------------------------------------------------------------------
 
-def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, mapping: str) -> Net:
+def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, mapping: str, precision: str) -> Net:
     """The net on the devices of a mapping, with weights."""
     count, threads = (int(word) for word in mapping.partition(":")[0].split("x"))
     if count == 1:
@@ -83,7 +84,7 @@ def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, map
             layer.gpu = (0,)
     used = Graph(config.layers, data.shapes).devices
     devices = {index: stack.enter_context(backends.Device(backend, index, 0 if backend == "cuda" else index, threads)) for index in used}
-    net = Net(config, data, devices)
+    net = Net(config, data, devices, precision=precision)
     net.initialise()
     return net
 
@@ -276,10 +277,10 @@ def main() -> None:
         batch = provider.read(options.train_range[0])
         data, images = data_spec(provider, batch, options, {}), min(options.mini, batch.images)
 
-        def open_ours(mapping: str, kind: type[Ours] = Ours) -> Ours:
+        def open_ours(mapping: str, kind: type[Ours] = Ours, precision: str = "exact") -> Ours:
             feed = endless(provider, options.train_range, images)
             stack.callback(feed.close)
-            return kind(open_net(stack, config(Path(mapping.partition(":")[2] or arguments.model)), data, backend, mapping), feed, images, phase, clock)
+            return kind(open_net(stack, config(Path(mapping.partition(":")[2] or arguments.model)), data, backend, mapping, precision), feed, images, phase, clock)
 
         contestants = {mapping: open_ours(mapping) for mapping in arguments.map}
         ours = list(contestants.values())
@@ -289,6 +290,8 @@ def main() -> None:
             threads = len(ours[0].net.devices) * int(arguments.map[0].partition(":")[0].split("x")[1])
             peer, peers, tried = open_peers(stack, arguments, ours[0].net, batch, images, threads)
         contestants |= peers
+        if arguments.fast:
+            contestants[f"{arguments.map[0]} fast"] = open_ours(arguments.map[0], precision="fast")
         # Whole batches, so that what is read ahead in a turn is as much as it takes.
         at_once = batch.images // images if arguments.without_input else 1
         if arguments.without_input:

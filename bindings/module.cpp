@@ -32,9 +32,11 @@ void define_ops(py::module_& m) {
 #define CONV WINDOW, "precision"_a = "exact"
   SHAPE(conv_shape, "images"_a, "filters"_a, named, "stride"_a, "padding"_a);
   OP(conv_forward, "images"_a, "filters"_a, "acts"_a, "workspace"_a, CONV);
+  OP(conv_bias_forward, "images"_a, "filters"_a, "biases"_a, "acts"_a, "workspace"_a, CONV, "relu"_a = false);
   OP(conv_backward_data, "acts_grad"_a, "filters"_a, "images_grad"_a, "workspace"_a, CONV);
   OP(conv_backward_filters, "images"_a, "acts_grad"_a, "filters_grad"_a, "workspace"_a, CONV);
   WORKSPACE(conv_forward, "images"_a, "filters"_a, "acts"_a, CONV);
+  WORKSPACE(conv_bias_forward, "images"_a, "filters"_a, "biases"_a, "acts"_a, CONV, "relu"_a = false);
   WORKSPACE(conv_backward_data, "acts_grad"_a, "filters"_a, "images_grad"_a, CONV);
   WORKSPACE(conv_backward_filters, "images"_a, "acts_grad"_a, "filters_grad"_a, CONV);
 
@@ -49,9 +51,14 @@ void define_ops(py::module_& m) {
   OP(gather_backward, "acts_grad"_a, "channels"_a, "inputs_grad"_a);
 
   OP(fc_forward, "inputs"_a, "weights"_a, "acts"_a, "workspace"_a);
+  OP(fc_bias_forward, "inputs"_a, "weights"_a, "biases"_a, "acts"_a, "workspace"_a, named, "relu"_a = false);
   OP(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a, "workspace"_a);
   OP(fc_backward_weights, "inputs"_a, "acts_grad"_a, "weights_grad"_a, "workspace"_a);
+#define SGD named, "rate_slot"_a, "momentum"_a, "decay"_a, "images"_a
+  OP(fc_backward_update, "inputs"_a, "acts_grad"_a, "state"_a, "increments"_a, "weights"_a, "workspace"_a, SGD);
+  WORKSPACE(fc_backward_update, "inputs"_a, "acts_grad"_a, "state"_a, "increments"_a, "weights"_a, SGD);
   WORKSPACE(fc_forward, "inputs"_a, "weights"_a, "acts"_a);
+  WORKSPACE(fc_bias_forward, "inputs"_a, "weights"_a, "biases"_a, "acts"_a, named, "relu"_a = false);
   WORKSPACE(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a);
   WORKSPACE(fc_backward_weights, "inputs"_a, "acts_grad"_a, "weights_grad"_a);
 
@@ -62,7 +69,7 @@ void define_ops(py::module_& m) {
 #define POOL named, "size"_a, "stride"_a, "start"_a
   SHAPE(pool_shape, "inputs"_a, POOL);
   OP(max_pool_forward, "inputs"_a, "acts"_a, POOL);
-  OP(max_pool_backward, "inputs"_a, "acts"_a, "acts_grad"_a, "inputs_grad"_a, POOL);
+  OP(max_pool_backward, "inputs"_a, "acts"_a, "acts_grad"_a, "inputs_grad"_a, POOL, "relu"_a = false);
   OP(maxabs_pool_forward, "inputs"_a, "acts"_a, POOL);
   OP(avg_pool_forward, "inputs"_a, "acts"_a, POOL, "sum"_a = false);
   OP(avg_pool_backward, "acts_grad"_a, "inputs_grad"_a, POOL, "sum"_a = false);
@@ -75,7 +82,7 @@ void define_ops(py::module_& m) {
 
 #define NORM named, "size"_a, "scale"_a, "power"_a
   OP(lrn_forward, "inputs"_a, "denoms"_a, "acts"_a, NORM, "bias"_a, "blocked"_a = false);
-  OP(lrn_backward, "inputs"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, NORM, "blocked"_a = false);
+  OP(lrn_backward, "inputs"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, NORM, "blocked"_a = false, "relu"_a = false);
   OP(spatial_lrn_forward, "inputs"_a, "denoms"_a, "acts"_a, NORM, "bias"_a);
   OP(spatial_lrn_backward, "inputs"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, "workspace"_a, NORM);
   WORKSPACE(spatial_lrn_backward, "inputs"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, NORM);
@@ -123,8 +130,8 @@ void define_ops(py::module_& m) {
   OP(sum_columns, "inputs"_a, "starts"_a, "members"_a, "sums"_a);
   OP(image_forward, "pixels"_a, "mean"_a, "state"_a, "acts"_a, named, "random"_a, "view"_a, "images_per_crop"_a, "seed"_a, "purpose"_a, "first_image"_a);
   OP(noisy_image_forward, "pixels"_a, "mean"_a, "colors"_a, "state"_a, "acts"_a, named, "scale"_a, "images_per_crop"_a, "seed"_a, "purpose"_a, "first_image"_a);
-  OP(sgd_update, "state"_a, "weights_grad"_a, "increments"_a, "weights"_a, named, "rate_slot"_a, "momentum"_a, "decay"_a, "images"_a);
-  OP(tree_update, "state"_a, "weights_grad"_a, "counts"_a, "increments"_a, "weights"_a, named, "rate_slot"_a, "momentum"_a, "decay"_a, "images"_a);
+  OP(sgd_update, "state"_a, "weights_grad"_a, "increments"_a, "weights"_a, SGD);
+  OP(tree_update, "state"_a, "weights_grad"_a, "counts"_a, "increments"_a, "weights"_a, SGD);
   OP(adaptive_update, "state"_a, "weights_grad"_a, "means"_a, "squares"_a, "increments"_a, "weights"_a, named, "rate_slot"_a, "momentum"_a, "decay"_a,
      "epsilon"_a, "images"_a);
   OP(limit_norms, "state"_a, "weights"_a, named, "limit"_a, "exactly"_a);

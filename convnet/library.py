@@ -27,10 +27,10 @@ Shape = tuple[int, ...]
 POOLS = ("max_pool_forward", "maxabs_pool_forward", "avg_pool_forward", "random_pool_forward", "expected_pool_forward")
 # Shape of the outputs by the shapes of the inputs `s` and the scalars `k`; of an op that is not here, the first input's.
 SHAPES: dict[str, Callable] = {
-    "conv_forward": lambda m, s, k: m.conv_shape(s["images"], s["filters"], stride=k["stride"], padding=k["padding"]),
+    **dict.fromkeys(("conv_forward", "conv_bias_forward"), lambda m, s, k: m.conv_shape(s["images"], s["filters"], stride=k["stride"], padding=k["padding"])),
     "local_forward": lambda m, s, k: m.conv_shape(s["images"], s["weights"][1:], stride=k["stride"], padding=k["padding"]),
     "gather_forward": lambda m, s, k: (*s["channels"], *s["inputs"][1:]),
-    "fc_forward": lambda m, s, k: (s["weights"][-1], s["inputs"][-1]),
+    **dict.fromkeys(("fc_forward", "fc_bias_forward"), lambda m, s, k: (s["weights"][-1], s["inputs"][-1])),
     "fc_backward_data": lambda m, s, k: (s["weights"][0], s["acts_grad"][-1]),
     "fc_backward_weights": lambda m, s, k: (prod(s["inputs"][:-1]), prod(s["acts_grad"][:-1])),
     "bias_backward": lambda m, s, k: s["acts_grad"][:1],
@@ -54,14 +54,14 @@ UNKNOWN = {"conv_backward_data": "the images'", "conv_backward_filters": "the fi
            "local_backward_weights": "the weights'", "gather_backward": "the inputs'", "bias_forward": "the acts'", "avg_pool_backward": "the inputs'",
            "slice_forward": "the acts'", "slice_backward": "the inputs'", "random_scale_crop": "the acts'"}
 # Where shape= may say something else than the rule: inputs of any rank, unshared biases, other numbers of windows.
-RESHAPED = {"fc_forward", "fc_backward_data", "bias_backward", "cross_map_max_pool_forward", *POOLS}
+RESHAPED = {"fc_forward", "fc_bias_forward", "fc_backward_data", "bias_backward", "cross_map_max_pool_forward", *POOLS}
 # Tensors that are not of the call's floating type.
 DTYPES = {"state": "float64", "costs": "float64", "pixels": "uint8", "halves": "float16"}
 # Ops that read and overwrite what the caller gives.
-UPDATES = {"sgd_update", "tree_update", "adaptive_update", "limit_norms", "limit_spreads", "check_finite"}
+UPDATES = {"sgd_update", "fc_backward_update", "tree_update", "adaptive_update", "limit_norms", "limit_spreads", "check_finite"}
 DEFAULTS = {"stride": 1, "padding": 0, "groups": 1, "start": 0, "a": 1.0, "b": 1.0, "bias": 1.0, "dropout.scale": 1.0, "seed": 0,
             "purpose": 0, "first_image": 0, "random": False, "view": 0, "images_per_crop": 1, "noisy_image_forward.scale": 1.0, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay": 0.0,
-            "blocked": False, "rate_slot": 0, "positive_weight": 1.0, "sum": False, "top": 0, "left": 0, "down": 1, "across": 1,
+            "blocked": False, "relu": False, "rate_slot": 0, "positive_weight": 1.0, "sum": False, "top": 0, "left": 0, "down": 1, "across": 1,
             "center": False, "exactly": False, "least": 0.0, "precision": "exact"}
 # What the parameters mean that ops.h does not have.
 ABOUT = {"shape": "OWNER; not needed with out", "out": "where to put the result; of several, a tuple", "add": "the result is added to what out holds",

@@ -9,7 +9,17 @@ from functools import partial
 import numpy as np
 
 from .backends import ALIGNMENT, Device, Tensor, padded
-from .passes import at_precision, drop_unread, fuse_costs, recompute, update_early, work_in_place
+from .passes import (
+    at_precision,
+    drop_unread,
+    fuse_biases,
+    fuse_costs,
+    fuse_relus,
+    fuse_updates,
+    recompute,
+    update_early,
+    work_in_place,
+)
 from .recorder import Step, Value
 
 
@@ -50,12 +60,17 @@ class Plan:
 
     keep: values that can be fetched after a run, by name; several where the devices, or the chunks of the minibatch, have one each.
     conserve: compute again in backward what needs no more than that (--conserve-mem); precision: of ops that can be less than exact.
+    fuse: small steps into the large ones before or after them; the same bits in any case.
     """
 
     def __init__(self, steps: list[Step], keep: dict[str, list[Value]], devices: dict[int, Device], images: int, conserve: bool = False,
-                 precision: str = "exact"):
+                 precision: str = "exact", fuse: bool = True):
         self.devices, self.images, self.kept = devices, images, keep
-        self.steps = update_early(drop_unread(fuse_costs(steps), self._kept_roots()))
+        self.steps = fuse_costs(steps)
+        if fuse:
+            for fusing in (fuse_biases, fuse_relus, fuse_updates):
+                self.steps = fusing(self.steps, self._kept_roots())
+        self.steps = update_early(drop_unread(self.steps, self._kept_roots()))
         if precision != "exact":
             self.steps = at_precision(self.steps, precision)
         if conserve:

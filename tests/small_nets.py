@@ -45,11 +45,12 @@ def around(layer: str, inputs: str = "conv1", above: str = "layer", **own) -> tu
 
 
 @contextlib.contextmanager
-def small_net(layers: str, params: str, backend: str = "host", image=(3, 6, 6), labels=(1, 1, 1), dtype="float64", seed=1, class_tree=None, initial=None):
-    """An initialised net on devices of its own; `labels` is the shape of the data's second tensor."""
+def small_net(layers: str, params: str, backend: str = "host", image=(3, 6, 6), labels=(1, 1, 1), dtype="float64", seed=1, class_tree=None, initial=None,
+              **options):
+    """An initialised net on devices of its own; `labels` is the shape of the data's second tensor, `options` are those of Net."""
     data = DataSpec((image, labels), (("float32", image), ("float32", labels)), None, class_tree)
     with Device(backend, 0, 0, 2) as first, Device(backend, 1, 1, 1) as second:
-        net = Net(parse_config(layers, params), data, {0: first, 1: second}, seed, dtype)
+        net = Net(parse_config(layers, params), data, {0: first, 1: second}, seed, dtype, **options)
         net.initialise(initial)
         yield net
 

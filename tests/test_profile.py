@@ -67,9 +67,9 @@ def test_every_step_is_once_on_the_track_of_its_device(columns):
 def test_a_slice_tells_what_the_step_is(columns):
     _, spans = columns
     slices = [event for _, event in read_trace(spans)]
-    conv = next(event for event in slices if event["name"] == "conv_forward")
+    conv = next(event for event in slices if event["name"] == "conv_bias_forward")
     assert conv["args"]["layer"] == "conv1a" and conv["args"]["phase"] == "forward" and conv["cat"] == "conv"
-    assert conv["args"]["reads"][0] == f"data 3x12x12x{IMAGES} float32" and conv["args"]["writes"] == [f"conv1a 6x12x12x{IMAGES} float32"]
+    assert conv["args"]["reads"][0] == f"data 3x12x12x{IMAGES} float32" and conv["args"]["writes"] == [f"conv1a_neuron 6x12x12x{IMAGES} float32"]
     assert conv["args"]["bytes"] > 0 and conv["args"]["GFLOP/s"] > 0
     copy = next(event for event in slices if event["name"] == "copy")
     assert {copy["args"]["from device"], copy["args"]["to device"]} == {0, 1}

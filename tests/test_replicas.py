@@ -165,7 +165,7 @@ def test_a_hybrid_runs_the_passes_of_cuda_convnet2(conv, fc, passes):
 
 
 def test_in_a_hybrid_the_convolutional_layers_run_once_and_the_others_in_every_pass():
-    steps = open_net(config("0,1", "0")).compile(12, "train").steps
+    steps = open_net(config("0,1", "0"), fuse=False).compile(12, "train").steps
     order = [(step.op, step.writes[0].name) for step in steps if step.op in ("conv_forward", "fc_forward", "conv_backward_filters")]
     assert order == [("conv_forward", "conv1/0"), ("conv_forward", "conv1/1"), ("fc_forward", "fc2/0"), ("fc_forward", "fc3/0"),
                      ("fc_forward", "fc2/1"), ("fc_forward", "fc3/1"), ("conv_backward_filters", "conv1.W0_grad"), ("conv_backward_filters", "conv1.W0_grad")]

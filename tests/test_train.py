@@ -119,13 +119,13 @@ def test_the_log_is_a_json_object_a_line(place):
 
 def test_the_plan(place):
     out = place.train("--plan")
-    assert re.search(r"^ *\d+  gpu 0  conv_forward +6x8x8 +conv1 +<- data, conv1.W0$", out, re.M)
+    assert re.search(r"^ *\d+  gpu 0  conv_bias_forward +6x8x8 +conv1(_neuron)? +<- data, conv1.W0, conv1.b$", out, re.M)
     assert "sgd_update" in out and "..." not in out
 
 
 def test_profile_alone_profiles_the_plan(place):
     out = place.train("--profile")
-    assert "GFLOP/s" in out and "conv_forward" in out and "images/s" in out
+    assert "GFLOP/s" in out and "conv_bias_forward" in out and "images/s" in out
 
 
 # ---- gradients, backends, devices -----------------------------------------------------------------

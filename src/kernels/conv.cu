@@ -16,31 +16,38 @@ Product backward_data_product(Shape filters, Shape images, int stride, int group
   return {filters[0], columns_of(area, images), groups * phases, ceil_div<std::int64_t>(filters[3] / groups, quad), quad * taps};
 }
 
-Product backward_filters_product(Shape filters, Shape acts, int groups) {
-  return {filters[3] / groups, filters.rows(), groups, acts[1] * acts[2], columns_of(1, acts)};
-}
-
 // `images`, `filters` and `acts` are In or Out: a tensor or its gradient.
 #define CHECK_CONV(images, filters, acts)                                         \
   conv_problem(__func__, images, filters, acts, stride, padding, groups);         \
   CHECK(groups <= 65535);                                                         \
   CHECK(is_countable(images) && is_countable(filters) && is_countable(acts))
 
+void forward(Stream stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups, In biases, bool relu) {
+  const Product product = forward_product(filters.shape, acts.shape, groups);
+  const Conv conv{stride, padding, groups, pick_parts(product), part_size(acts.shape)};
+  WITH_FLOAT_TYPE(images, [&]<class T>(T) {
+    with_parts<T>(stream, conv.parts, acts, workspace, epilogue_of<T>(biases, relu), [&](Images<T> target, const Epilogue<T>& epilogue) {
+      with_tile<T>(pick_tile(product), is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
+        launch<conv_forward_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
+               images_of<T>(images), images_of<T>(filters), target, conv, epilogue);
+      });
+    });
+  });
+}
+
 }  // namespace
 
 void conv_forward(Stream stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups, Precision) {
   CHECK_CONV(images, filters, acts);
-  const Product product = forward_product(filters.shape, acts.shape, groups);
-  const Conv conv{stride, padding, groups, pick_parts(product), part_size(acts.shape)};
-  CHECK_WORKSPACE(workspace, parts_bytes(conv.parts, acts));
-  WITH_FLOAT_TYPE(images, [&]<class T>(T) {
-    with_parts<T>(stream, conv.parts, acts, workspace, [&](Images<T> target) {
-      with_tile<T>(pick_tile(product), is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        launch<conv_forward_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
-               images_of<T>(images), images_of<T>(filters), target, conv);
-      });
-    });
-  });
+  CHECK_WORKSPACE(workspace, conv_forward_workspace(stream, images, filters, acts, stride, padding, groups, {}));
+  forward(stream, images, filters, acts, workspace, stride, padding, groups, {}, false);
+}
+
+void conv_bias_forward(Stream stream, In images, In filters, In biases, Out acts, Out workspace, int stride, int padding, int groups, Precision, bool relu) {
+  CHECK_CONV(images, filters, acts);
+  check_biases(__func__, biases, filters.shape[3], images.dtype);
+  CHECK_WORKSPACE(workspace, conv_forward_workspace(stream, images, filters, acts, stride, padding, groups, {}));
+  forward(stream, images, filters, acts, workspace, stride, padding, groups, biases, relu);
 }
 
 void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad, Out workspace, int stride, int padding, int groups, Precision) {
@@ -76,6 +83,10 @@ void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_g
 std::int64_t conv_forward_workspace(Stream, In images, In filters, Out acts, int stride, int padding, int groups, Precision) {
   CHECK_CONV(images, filters, acts);
   return parts_bytes(pick_parts(forward_product(filters.shape, acts.shape, groups)), acts);
+}
+
+std::int64_t conv_bias_forward_workspace(Stream stream, In images, In filters, In, Out acts, int stride, int padding, int groups, Precision, bool) {
+  return conv_forward_workspace(stream, images, filters, acts, stride, padding, groups, {});
 }
 
 std::int64_t conv_backward_data_workspace(Stream, In acts_grad, In filters, Out images_grad, int stride, int padding, int groups, Precision) {

@@ -127,7 +127,7 @@ struct WindowRows {
 // Stores the tile of conv_forward and conv_backward_data: rows are channels of the output, columns its pixels and images.
 template <class Tile, bool Vector, class T>
 __device__ void store_channels(const Images<T>& target, int first_channel, int first_row, int rows_left, int first_quad,
-                               const Window& rows, const Window& columns, const Sums<T, Tile>& sums) {
+                               const Window& rows, const Window& columns, const Sums<T, Tile>& sums, const Epilogue<T>& epilogue = {}) {
 #pragma unroll
   for (int j = 0; j < Tile::thread_n / quad; ++j) {
     const Column column(first_quad + Tile::column(j) / quad, target.images, rows, columns);
@@ -140,7 +140,8 @@ __device__ void store_channels(const Images<T>& target, int first_channel, int f
 #pragma unroll
       for (int e = 0; e < quad; ++e) values.at[e] = sums[i][j * quad + e];
       if (row < rows_left)
-        store_quad<Vector>(target.row(first_channel + first_row + row, y, x) + column.n, values, target.images - column.n, target.add);
+        store_quad<Vector>(target.row(first_channel + first_row + row, y, x) + column.n, values, target.images - column.n, target.add,
+                           epilogue, first_channel + first_row + row);
     }
   }
 }
@@ -149,7 +150,7 @@ __device__ void store_channels(const Images<T>& target, int first_channel, int f
 // part of the channels. Shared with local.cuh, as are the two below.
 template <class T, class Tile, bool Vector>
 __device__ void forward_tile(const Images<const T>& images, const Images<const T>& filters, Images<T> acts, const Conv& conv,
-                             int first_filter, int first_quad, Window rows, Window columns) {
+                             int first_filter, int first_quad, Window rows, Window columns, const Epilogue<T>& epilogue = {}) {
   const int C = filters.channels, F = filters.images / conv.groups, g = int(blockIdx.y);
   clip_windows<Tile>(first_quad, acts.images, images.height, images.width, rows, columns);
   const Range c = range_of(int(blockIdx.z), conv.parts, C);
@@ -178,18 +179,18 @@ __device__ void forward_tile(const Images<const T>& images, const Images<const T
   });
 
   acts.data += blockIdx.z * conv.part_size;
-  store_channels<Tile, Vector>(acts, g * F, first_filter, F - first_filter, first_quad, rows, columns, sums);
+  store_channels<Tile, Vector>(acts, g * F, first_filter, F - first_filter, first_quad, rows, columns, sums, epilogue);
 }
 
-// Blocks: x = tile of filters of the group, then tile of columns; y = group; z = part of the channels.
+// Blocks: x = tile of filters of the group, then tile of columns; y = group; z = part of the channels, which has no epilogue.
 //   acts[f,y,x,n] = sum over i,j,c of images[g C + c, y stride - padding + i, x stride - padding + j, n] * filters[c,i,j,f]
 template <class T, class Tile, bool Vector>
 __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
-conv_forward_kernel(Images<const T> images, Images<const T> filters, Images<T> acts, Conv conv) {
+conv_forward_kernel(Images<const T> images, Images<const T> filters, Images<T> acts, Conv conv, Epilogue<T> epilogue) {
   const int tiles = ceil_div(filters.images / conv.groups, Tile::m);
   forward_tile<T, Tile, Vector>(images, filters, acts, conv, int(blockIdx.x) % tiles * Tile::m, int(blockIdx.x) / tiles * (Tile::n / quad),
                                 forward_window(acts.height, filters.height, conv.stride, conv.padding),
-                                forward_window(acts.width, filters.width, conv.stride, conv.padding));
+                                forward_window(acts.width, filters.width, conv.stride, conv.padding), epilogue);
 }
 
 // A tile of images_grad: channels from first_channel of the block's group on, columns from first_quad on, summed over the
@@ -250,10 +251,10 @@ conv_backward_data_kernel(Images<const T> acts_grad, Images<const T> filters, Im
 
 // A tile of filters_grad: filters from first_filter of the block's group on, rows (c,i,j) from first_row on, summed over
 // these pixels of acts. It goes `skipped` rows further down, where each pixel has filters of its own: a pointer to them
-// would be one register too many (sm_80).
-template <class T, class Tile, bool Vector>
+// would be one register too many (sm_80). store(where it goes, values, how many of them are there) is what becomes of it.
+template <class T, class Tile, bool Vector, class Store>
 __device__ void backward_filters_tile(const Images<const T>& images, const Images<const T>& acts_grad, const Images<T>& filters_grad,
-                                      const Conv& conv, int first_filter, int first_row, int skipped, Range pixels) {
+                                      const Conv& conv, int first_filter, int first_row, int skipped, Range pixels, Store store) {
   const int F = filters_grad.images / conv.groups, g = int(blockIdx.y), rows = int(filters_grad.rows());
   const int N = images.images, padded = quads_of(N) * quad;
 
@@ -299,9 +300,17 @@ __device__ void backward_filters_tile(const Images<const T>& images, const Image
       Quad<T> values;
 #pragma unroll
       for (int e = 0; e < quad; ++e) values.at[e] = sums[i * quad + e][j];
-      if (row < rows && f < F) store_quad<Vector>(target + (skipped + row) * filters_grad.pitch + f, values, F - f, filters_grad.add);
+      if (row < rows && f < F) store(target + (skipped + row) * filters_grad.pitch + f, values, F - f);
     }
   }
+}
+
+// The usual: overwrites the tile, or adds to it.
+template <class T, class Tile, bool Vector>
+__device__ void backward_filters_tile(const Images<const T>& images, const Images<const T>& acts_grad, const Images<T>& filters_grad,
+                                      const Conv& conv, int first_filter, int first_row, int skipped, Range pixels) {
+  backward_filters_tile<T, Tile, Vector>(images, acts_grad, filters_grad, conv, first_filter, first_row, skipped, pixels,
+                                         [&](T* target, const Quad<T>& values, int count) { store_quad<Vector>(target, values, count, filters_grad.add); });
 }
 
 // Blocks: x = tile of filters of the group, then tile of (channel, i, j); y = group; z = part of the pixels of acts.

@@ -56,6 +56,10 @@ void with_tile(Size size, bool vector, Body body) {
 
 inline std::int64_t columns_of(std::int64_t pixels, Shape shape) { return pixels * ceil_div<std::int64_t>(shape.images(), quad) * quad; }
 
+inline Product backward_filters_product(Shape filters, Shape acts, int groups) {
+  return {filters[3] / groups, filters.rows(), groups, acts[1] * acts[2], columns_of(1, acts)};
+}
+
 // The parts of an output: as it, but for their own padding.
 inline std::int64_t part_size(const Shape& output) { return columns_of(output.rows(), output); }
 
@@ -81,16 +85,22 @@ bool is_vector(const Filters& filters, const A& a, const B& b, int groups) {
   return is_vectorizable(filters) && is_vectorizable(a) && is_vectorizable(b) && (groups == 1 || filters.shape[3] / groups % quad == 0);
 }
 
-// Runs body(where the product goes), then adds up the parts if there are several.
+// Runs body(where the product goes, its epilogue), then adds up the parts if there are several.
 template <class T, class Body>
-void with_parts(Stream stream, int parts, const Out& output, const Out& workspace, Body body) {
+void with_parts(Stream stream, int parts, const Out& output, const Out& workspace, const Epilogue<T>& epilogue, Body body) {
   Images<T> target = images_of<T>(output);
-  if (parts == 1) return body(target);
+  if (parts == 1) return body(target, epilogue);
   T* const sums = static_cast<T*>(workspace.ptr);
   const std::int64_t pitch = columns_of(1, output.shape);
-  body(Images<T>{sums, target.channels, target.height, target.width, target.images, pitch, false});
+  body(Images<T>{sums, target.channels, target.height, target.width, target.images, pitch, false}, Epilogue<T>{});
   launch<sum_parts_kernel<T>>(rows_grid(output.shape.rows(), target.images), stream,
-         Rows<const T>{sums, parts * target.rows(), target.images, pitch, false}, rows_of<T>(output), parts);
+         Rows<const T>{sums, parts * target.rows(), target.images, pitch, false}, rows_of<T>(output), parts,
+         target.height * target.width, epilogue);
+}
+
+template <class T, class Body>
+void with_parts(Stream stream, int parts, const Out& output, const Out& workspace, Body body) {
+  with_parts<T>(stream, parts, output, workspace, Epilogue<T>{}, [&](Images<T> target, const Epilogue<T>&) { body(target); });
 }
 
 template <class Tile>

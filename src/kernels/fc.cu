@@ -1,5 +1,6 @@
 // Fully connected layers: a convolution of images of one pixel with filters of one tap, in these launchers' words.
-#include "device.cuh"
+#include "conv_launch.cuh"
+#include "fc.cuh"
 #include "ops.h"
 
 namespace convnet {
@@ -26,6 +27,11 @@ void fc_forward(Stream stream, In inputs, In weights, Out acts, Out workspace) {
   conv_forward(stream, as_pixel(inputs), as_pixel(weights), as_pixel(acts), workspace, 1, 0, 1, Precision::exact);
 }
 
+void fc_bias_forward(Stream stream, In inputs, In weights, In biases, Out acts, Out workspace, bool relu) {
+  CHECK_FC(inputs, weights, acts);
+  conv_bias_forward(stream, as_pixel(inputs), as_pixel(weights), biases, as_pixel(acts), workspace, 1, 0, 1, Precision::exact, relu);
+}
+
 void fc_backward_data(Stream stream, In acts_grad, In weights, Out inputs_grad, Out workspace) {
   CHECK_FC(inputs_grad, weights, acts_grad);
   conv_backward_data(stream, as_pixel(acts_grad), as_pixel(weights), as_pixel(inputs_grad), workspace, 1, 0, 1, Precision::exact);
@@ -36,9 +42,33 @@ void fc_backward_weights(Stream stream, In inputs, In acts_grad, Out weights_gra
   conv_backward_filters(stream, as_pixel(inputs), as_pixel(acts_grad), as_pixel(weights_grad), workspace, 1, 0, 1, Precision::exact);
 }
 
+void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out increments, Out weights, Out, int rate_slot, double momentum, double decay, int images) {
+  CHECK_FC(inputs, weights, acts_grad);
+  checks::sgd_update(state, as_in(weights), increments, weights, rate_slot, images);
+  const In x = as_pixel(inputs), g = as_pixel(acts_grad);
+  const Out v = as_pixel(increments), w = as_pixel(weights);
+  conv_problem(__func__, x, w, g, 1, 0, 1);
+  CHECK(is_countable(x) && is_countable(w) && is_countable(g));
+  CHECK(increments.pitch == weights.pitch);
+  const Product product = backward_filters_product(w.shape, g.shape, 1);
+  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+    with_tile<T>(pick_tile(product), is_vector(w, x, g, 1) && is_vectorizable(v), [&]<class Tile, class Vector>(Tile, Vector) {
+      const Conv conv{1, 0, 1, 1, 0};
+      launch<fc_backward_update_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream, images_of<T>(x), images_of<T>(g),
+             rows_of<double>(state), images_of<T>(v), images_of<T>(w), conv, rate_slot, T(momentum), T(decay), T(images));
+    });
+  });
+}
+
+std::int64_t fc_backward_update_workspace(Stream, In, In, In, Out, Out, int, double, double, int) { return 0; }
+
 std::int64_t fc_forward_workspace(Stream stream, In inputs, In weights, Out acts) {
   CHECK_FC(inputs, weights, acts);
   return conv_forward_workspace(stream, as_pixel(inputs), as_pixel(weights), as_pixel(acts), 1, 0, 1, Precision::exact);
+}
+
+std::int64_t fc_bias_forward_workspace(Stream stream, In inputs, In weights, In, Out acts, bool) {
+  return fc_forward_workspace(stream, inputs, weights, acts);
 }
 
 std::int64_t fc_backward_data_workspace(Stream stream, In acts_grad, In weights, Out inputs_grad) {

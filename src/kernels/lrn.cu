@@ -13,12 +13,12 @@ void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, doubl
   });
 }
 
-void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power, bool blocked) {
+void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power, bool blocked, bool relu) {
   checks::lrn_backward(inputs, denoms, acts_grad, inputs_grad, size);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
       launch<lrn_backward_kernel<ThreeQuarters::value, T>>(rows_grid(inputs.shape.rows(), inputs.shape.images()), stream,
-             images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts_grad), images_of<T>(inputs_grad), size, T(scale), T(power), blocked);
+             images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts_grad), images_of<T>(inputs_grad), size, T(scale), T(power), blocked, relu);
     });
   });
 }

@@ -2,6 +2,7 @@
 #pragma once
 #include "device.cuh"
 #include "lrn.h"
+#include "neuron.h"
 
 namespace convnet {
 
@@ -25,7 +26,7 @@ __global__ void lrn_forward_kernel(Images<const T> inputs, Images<T> denoms, Ima
 // Channel c feeds the channels j whose window holds c.
 template <bool three_quarters, class T>
 __global__ void lrn_backward_kernel(Images<const T> inputs, Images<const T> denoms, Images<const T> acts_grad, Images<T> inputs_grad,
-                                    int size, T scale, T power, bool blocked) {
+                                    int size, T scale, T power, bool blocked, bool relu) {
   const Place place = this_place();
   if (place.row >= inputs.rows() || place.n >= inputs.images) return;
   const auto [c, y, x, n] = element_at(inputs, place);
@@ -35,8 +36,10 @@ __global__ void lrn_backward_kernel(Images<const T> inputs, Images<const T> deno
   for (int j = first; j < last; ++j)
     sum += acts_grad.row(j, y, x)[n] * inputs.row(j, y, x)[n] * inverse_power_plus_1<three_quarters>(denoms.row(j, y, x)[n], power);
 
-  inputs_grad.store(&inputs_grad.row(c, y, x)[n], acts_grad.row(c, y, x)[n] * inverse_power<three_quarters>(denoms.row(c, y, x)[n], power)
-                                                      - 2 * scale * power * inputs.row(c, y, x)[n] * sum);
+  const T input = inputs.row(c, y, x)[n];
+  T& target = inputs_grad.row(c, y, x)[n];
+  inputs_grad.store(&target, acts_grad.row(c, y, x)[n] * inverse_power<three_quarters>(denoms.row(c, y, x)[n], power) - 2 * scale * power * input * sum);
+  if (relu) target = relu_gradient(target, input);
 }
 
 }  // namespace convnet

@@ -40,6 +40,12 @@ HOST_DEVICE T neuron_slope(T saved, T a, T b) {
   if constexpr (neuron == Neuron::log) return 1 / (a + saved);
 }
 
+// What neuron_backward of a relu makes of a gradient, from the acts: a NaN and an infinity show.
+template <class T>
+HOST_DEVICE T relu_gradient(T acts_grad, T acts) {
+  return acts_grad * neuron_slope<Neuron::relu>(acts, T(1), T(1));
+}
+
 // Calls body(Kind{}) with Kind::value the neuron, known when compiling.
 template <class Body>
 void with_neuron(Neuron neuron, Body body) {

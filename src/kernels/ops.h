@@ -36,6 +36,12 @@ Shape conv_shape(Shape images, Shape filters, int stride, int padding);
 void conv_forward(Stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups, Precision precision);
 std::int64_t conv_forward_workspace(Stream, In images, In filters, Out acts, int stride, int padding, int groups, Precision precision);
 
+// conv_forward, bias_forward and, with `relu`, neuron_forward of a relu in one, to the bit:
+//   acts = max(0, sum of conv_forward + biases[f])       with `add`: max(0, (acts + sum) + biases[f])
+// biases: (filters of all groups,).
+void conv_bias_forward(Stream, In images, In filters, In biases, Out acts, Out workspace, int stride, int padding, int groups, Precision precision, bool relu);
+std::int64_t conv_bias_forward_workspace(Stream, In images, In filters, In biases, Out acts, int stride, int padding, int groups, Precision precision, bool relu);
+
 // Gradient of conv_forward by its images.
 //   images_grad[c,v,u,n] = sum over f of c's group and i,j of acts_grad[f,y,x,n] * filters[c - g C,i,j,f]
 // where v = y stride - padding + i and u = x stride - padding + j.
@@ -89,6 +95,11 @@ void gather_backward(Stream, In acts_grad, In channels, Out inputs_grad);
 void fc_forward(Stream, In inputs, In weights, Out acts, Out workspace);
 std::int64_t fc_forward_workspace(Stream, In inputs, In weights, Out acts);
 
+// fc_forward, bias_forward and, with `relu`, neuron_forward of a relu in one: see conv_bias_forward.
+// biases: (outputs,).
+void fc_bias_forward(Stream, In inputs, In weights, In biases, Out acts, Out workspace, bool relu);
+std::int64_t fc_bias_forward_workspace(Stream, In inputs, In weights, In biases, Out acts, bool relu);
+
 // Gradient of fc_forward by its inputs.
 //   inputs_grad[i,n] = sum over o of weights[i,o] * acts_grad[o,n]
 void fc_backward_data(Stream, In acts_grad, In weights, Out inputs_grad, Out workspace);
@@ -98,6 +109,10 @@ std::int64_t fc_backward_data_workspace(Stream, In acts_grad, In weights, Out in
 //   weights_grad[i,o] = sum over n of inputs[i,n] * acts_grad[o,n]
 void fc_backward_weights(Stream, In inputs, In acts_grad, Out weights_grad, Out workspace);
 std::int64_t fc_backward_weights_workspace(Stream, In inputs, In acts_grad, Out weights_grad);
+
+// fc_backward_weights and, with the gradient that it overwrites, sgd_update in one, to the bit: the gradient is not kept.
+void fc_backward_update(Stream, In inputs, In acts_grad, In state, Out increments, Out weights, Out workspace, int rate_slot, double momentum, double decay, int images);
+std::int64_t fc_backward_update_workspace(Stream, In inputs, In acts_grad, In state, Out increments, Out weights, int rate_slot, double momentum, double decay, int images);
 
 // ---- biases ----------------------------------------------------------------------------------------
 
@@ -121,8 +136,9 @@ Shape pool_shape(Shape inputs, int size, int stride, int start);
 void max_pool_forward(Stream, In inputs, Out acts, int size, int stride, int start);
 
 // Gradient of max_pool_forward. Every input equal to its window's maximum gets the window's full
-// gradient, ties included, as in cuda-convnet.
-void max_pool_backward(Stream, In inputs, In acts, In acts_grad, Out inputs_grad, int size, int stride, int start);
+// gradient, ties included, as in cuda-convnet. relu: the inputs are the acts of one, and inputs_grad is what neuron_backward
+// makes of it, to the bit.
+void max_pool_backward(Stream, In inputs, In acts, In acts_grad, Out inputs_grad, int size, int stride, int start, bool relu);
 
 // Pooling of magnitudes over the same windows: what is farthest from 0, with its sign; of equally far ones the last of
 // the window. Its gradient is max_pool_backward.
@@ -170,7 +186,8 @@ void lrn_forward(Stream, In inputs, Out denoms, Out acts, int size, double scale
 //   inputs_grad[c] = acts_grad[c] * denoms[c]^-power
 //                    - 2 scale power inputs[c] * (sum of acts_grad[j] * inputs[j] * denoms[j]^(-power - 1)
 //                                                 over the channels j whose window holds c)
-void lrn_backward(Stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power, bool blocked);
+// relu: as in max_pool_backward.
+void lrn_backward(Stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power, bool blocked, bool relu);
 
 // Response normalization within a map: as lrn_forward, over pixels.
 //   denoms[y,x] = bias + scale * (sum of inputs[v,u]^2 over the pixels from (y,x) - size / 2 to + size, clipped)

@@ -12,8 +12,8 @@ void launch_forward(Stream stream, const Images<const T>& inputs, const Images<T
 
 template <class T>
 void launch_backward(Stream stream, const Images<const T>& inputs, const Images<const T>& acts, const Images<const T>& acts_grad,
-                     const Images<T>& inputs_grad, const WindowGrid& windows) {
-  launch<max_pool_backward_kernel<T>>(rows_grid(inputs.rows(), inputs.images), stream, inputs, acts, acts_grad, inputs_grad, windows);
+                     const Images<T>& inputs_grad, const WindowGrid& windows, bool relu = false) {
+  launch<max_pool_backward_kernel<T>>(rows_grid(inputs.rows(), inputs.images), stream, inputs, acts, acts_grad, inputs_grad, windows, relu);
 }
 
 }  // namespace
@@ -24,13 +24,13 @@ void max_pool_forward(Stream stream, In inputs, Out acts, int size, int stride, 
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) { launch_forward<false>(stream, images_of<T>(inputs), images_of<T>(acts), windows); });
 }
 
-void max_pool_backward(Stream stream, In inputs, In acts, In acts_grad, Out inputs_grad, int size, int stride, int start) {
+void max_pool_backward(Stream stream, In inputs, In acts, In acts_grad, Out inputs_grad, int size, int stride, int start, bool relu) {
   const WindowGrid windows = windows_of(__func__, inputs.shape, acts.shape, size, stride, start);
   CHECK_DTYPE(acts, inputs.dtype);
   CHECK_LIKE(acts_grad, acts);
   CHECK_LIKE(inputs_grad, inputs);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
-    launch_backward(stream, images_of<T>(inputs), images_of<T>(acts), images_of<T>(acts_grad), images_of<T>(inputs_grad), windows);
+    launch_backward(stream, images_of<T>(inputs), images_of<T>(acts), images_of<T>(acts_grad), images_of<T>(inputs_grad), windows, relu);
   });
 }
 

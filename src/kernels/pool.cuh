@@ -1,6 +1,7 @@
 // Pooling: device code.
 #pragma once
 #include "device.cuh"
+#include "neuron.h"
 #include "pool.h"
 
 namespace convnet {
@@ -24,7 +25,7 @@ __global__ void max_pool_forward_kernel(Images<const T> inputs, Images<T> acts, 
 // Threads: x = image, y = row (channel, y, x) of inputs. Gathers: a pixel looks at the windows that hold it.
 template <class T>
 __global__ void max_pool_backward_kernel(Images<const T> inputs, Images<const T> acts, Images<const T> acts_grad, Images<T> inputs_grad,
-                                         WindowGrid windows) {
+                                         WindowGrid windows, bool relu) {
   const Place place = this_place();
   if (place.row >= inputs.rows() || place.n >= inputs.images) return;
   const auto [c, v, u, n] = element_at(inputs, place);
@@ -38,7 +39,9 @@ __global__ void max_pool_backward_kernel(Images<const T> inputs, Images<const T>
     for (int x = left; x < right; ++x, act += acts.pitch, grad += acts_grad.pitch)
       if (input == *act) sum += *grad;
   }
-  inputs_grad.store(&inputs_grad.row(c, v, u)[n], sum);
+  T& target = inputs_grad.row(c, v, u)[n];
+  inputs_grad.store(&target, sum);
+  if (relu) target = relu_gradient(target, input);
 }
 
 // Threads: x = image, y = row (channel, y, x) of acts.

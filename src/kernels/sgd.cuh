@@ -13,11 +13,8 @@ __global__ void sgd_update_kernel(Rows<const double> state, Rows<const T> weight
   if (row >= weights.rows || n >= weights.images) return;
   if (state.row(0)[state_finite] != 1) return;
 
-  const T rate = T(state.row(0)[state_rates + rate_slot]);
-  T& increment = increments.row(row)[n];
-  T& weight = weights.row(row)[n];
-  increment = momentum * increment - rate * weights_grad.row(row)[n] / images - decay * rate * weight;
-  weight += increment;
+  const SgdStep<T> step{T(state.row(0)[state_rates + rate_slot]), momentum, decay, images};
+  step(weights_grad.row(row)[n], increments.row(row)[n], weights.row(row)[n]);
 }
 
 // Threads: x = output, y = row of weights.

@@ -14,6 +14,17 @@ HOST_DEVICE T spread_with(T g, T momentum, T epsilon, T& mean, T& square) {
   return std::sqrt((variance > 0 ? variance : 0) + epsilon);
 }
 
+// How sgd_update changes a weight.
+template <class T>
+struct SgdStep {
+  T rate, momentum, decay, images;
+
+  HOST_DEVICE void operator()(T gradient, T& increment, T& weight) const {
+    increment = momentum * increment - rate * gradient / images - decay * rate * weight;
+    weight += increment;
+  }
+};
+
 namespace checks {
 
 inline void sgd_update(const In& state, const In& weights_grad, const Out& increments,

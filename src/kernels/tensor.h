@@ -58,6 +58,9 @@ struct Out {
   bool add;
 };
 
+// What is overwritten, to be read.
+inline In as_in(const Out& tensor) { return {tensor.ptr, tensor.dtype, tensor.shape, tensor.pitch}; }
+
 // Which device to run on, and in which of its queues (0: the default one, at once on the CPU).
 struct Stream {
   int device = 0;

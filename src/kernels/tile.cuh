@@ -4,6 +4,7 @@
 // lies in shared memory, each already holds its share of the next one, fetched from A and B, in registers.
 #pragma once
 #include "device.cuh"
+#include "epilogue.h"
 
 namespace convnet {
 
@@ -50,9 +51,9 @@ __device__ Quad<T> load_quad(bool inside, const T* source, int count) {
   return values;
 }
 
-// The other way: overwrites `count` elements, or adds to them. Vector: all four, the padding of the row included.
+// The other way: overwrites `count` elements of a channel, or adds to them. Vector: all four, the padding of the row included.
 template <bool Vector, class T>
-__device__ void store_quad(T* target, Quad<T> values, int count, bool add) {
+__device__ void store_quad(T* target, Quad<T> values, int count, bool add, const Epilogue<T>& epilogue = {}, int channel = 0) {
   if constexpr (Vector) {
     Quad<T>* const whole = reinterpret_cast<Quad<T>*>(target);
     if (add) {
@@ -60,11 +61,13 @@ __device__ void store_quad(T* target, Quad<T> values, int count, bool add) {
 #pragma unroll
       for (int e = 0; e < quad; ++e) values.at[e] = sum_of(old.at[e], values.at[e]);
     }
+#pragma unroll
+    for (int e = 0; e < quad; ++e) values.at[e] = epilogue(values.at[e], channel);
     *whole = values;
   } else {
 #pragma unroll
     for (int e = 0; e < quad; ++e)
-      if (e < count) target[e] = add ? sum_of(target[e], values.at[e]) : values.at[e];
+      if (e < count) target[e] = epilogue(add ? sum_of(target[e], values.at[e]) : values.at[e], channel);
   }
 }
 
@@ -173,14 +176,15 @@ __device__ void multiply(int count, Sums<T, Tile>& sums, Fetch fetch) {
 
 // What fills the machine when D has few tiles: the k are dealt to `parts` blocks a tile. Each part of D goes to the
 // workspace, (parts, rows of D, images rounded up to quads), and sum_parts_kernel adds them up.
-// Threads: x = image (or filter), y = row of the sums.
+// Threads: x = image (or filter), y = row of the sums, of which each channel has `pixels`.
 template <class T>
-__global__ void sum_parts_kernel(Rows<const T> parts, Rows<T> sums, int count) {
+__global__ void sum_parts_kernel(Rows<const T> parts, Rows<T> sums, int count, int pixels, Epilogue<T> epilogue) {
   const Place place = this_place();
   if (place.row >= sums.rows || place.n >= sums.images) return;
   T sum = 0;
   for (int part = 0; part < count; ++part) sum += parts.row(part * sums.rows + place.row)[place.n];
-  sums.store(&sums.row(place.row)[place.n], sum);
+  T& target = sums.row(place.row)[place.n];
+  target = epilogue(sums.add ? sum_of(target, sum) : sum, place.row / pixels);
 }
 
 }  // namespace convnet

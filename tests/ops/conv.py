@@ -41,6 +41,11 @@ def conv_forward(images, filters, stride, padding, groups):
     return acts
 
 
+def conv_bias_forward(images, filters, biases, stride, padding, groups, relu):
+    acts = conv_forward(images, filters, stride, padding, groups) + biases[:, None, None, None]
+    return np.maximum(acts, 0) if relu else acts
+
+
 def backward_data(images_shape):
     def conv_backward_data(acts_grad, filters, stride, padding, groups):
         framed, inside = frame(images_shape, acts_grad.shape, filters.shape, stride, padding)
@@ -148,14 +153,14 @@ def winograd_backward_filters(filters_shape, of=np.abs):
 
 
 def cases(name, images, filters, stride=1, padding=0, groups=1, exact=False, check=False, fast=False):
-    """Forward and both backwards of images (channels, height, width, images) and filters (filters, height, width)."""
+    """Forward, that with biases and relu, and both backwards of images (channels, height, width, images) and filters (filters, height, width)."""
     if fast:
         return fast_cases(name, images, filters, padding, groups)
     channels, (F, *size) = images[0] // groups, filters
     filters = (channels, *size, F)
     acts = conv_shape(images, filters, stride, padding)
     values = integers if exact else normal
-    x, w, d = values(*images, seed=1), values(*filters, seed=2), values(*acts, seed=3)
+    x, w, d, b = values(*images, seed=1), values(*filters, seed=2), values(*acts, seed=3), values(F, seed=4)
     scalars = {"stride": stride, "padding": padding, "groups": groups}
 
     def cost_of_images(at):
@@ -168,6 +173,8 @@ def cases(name, images, filters, stride=1, padding=0, groups=1, exact=False, che
     return [
         Case("conv_forward", name, {"images": x, "filters": w}, {"acts": acts}, conv_forward, scalars,
              sums=channels * area, exact=exact),
+        Case("conv_bias_forward", name, {"images": x, "filters": w, "biases": b}, {"acts": acts}, conv_bias_forward, {**scalars, "relu": True},
+             sums=channels * area + 1, exact=exact, adds=False),
         Case("conv_backward_data", name, {"acts_grad": d, "filters": w}, {"images_grad": images}, backward_data(images), scalars,
              sums=F // groups * area, exact=exact, cost=cost_of_images if check else None, at=x),
         Case("conv_backward_filters", name, {"images": x, "acts_grad": d}, {"filters_grad": filters}, backward_filters(filters), scalars,
@@ -177,7 +184,7 @@ def cases(name, images, filters, stride=1, padding=0, groups=1, exact=False, che
 
 def fast_cases(name, images, filters, padding, groups):
     """The same at precision="fast", of shapes that take the fast algorithm."""
-    forward, data, weights = cases(name, images, filters, padding=padding, groups=groups)
+    forward, _, data, weights = cases(name, images, filters, padding=padding, groups=groups)
     shapes = [data.outputs["images_grad"]], [weights.outputs["filters_grad"]]
     fast = ((forward, conv_forward, winograd_forward()), (data, backward_data(*shapes[0]), winograd_backward_data(*shapes[0])),
             (weights, backward_filters(*shapes[1]), winograd_backward_filters(*shapes[1])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import Case, integers, normal
+from .sgd import EXACT, STATE, magnitude, sgd_update
 
 
 def as_rows(array):
@@ -15,6 +16,13 @@ def fc_forward(shape):
     return lambda inputs, weights: (weights.T @ as_rows(inputs)).reshape(shape)
 
 
+def fc_bias_forward(shape):
+    def forward(inputs, weights, biases, relu):
+        acts = (weights.T @ as_rows(inputs) + biases[:, None]).reshape(shape)
+        return np.maximum(acts, 0) if relu else acts
+    return forward
+
+
 def fc_backward_data(shape):
     return lambda acts_grad, weights: (weights @ as_rows(acts_grad)).reshape(shape)
 
@@ -23,11 +31,28 @@ def fc_backward_weights(inputs, acts_grad):
     return as_rows(inputs) @ as_rows(acts_grad).T
 
 
+def update_case(name, inputs, acts_grad, exact=False, state=(3, 1, 0.5)):
+    """fc_backward_update of some weights."""
+    shape = (as_rows(inputs).shape[0], as_rows(acts_grad).shape[0])
+    increments, weights = ((integers if exact else normal)(*shape, seed=seed) for seed in (5, 6))
+
+    def updated(update):
+        return lambda inputs, acts_grad, state, **scalars: update(state, fc_backward_weights(inputs, acts_grad), increments, weights, **scalars)
+
+    def sizes(inputs, acts_grad, state, **scalars):
+        return updated(magnitude)(np.abs(inputs), np.abs(acts_grad), state, **scalars)
+
+    scalars = {"momentum": 0.9, "decay": 0.004, "images": inputs.shape[-1]} | {key: EXACT[key] for key in ("momentum", "decay", "images") if exact}
+    return Case("fc_backward_update", name, {"inputs": inputs, "acts_grad": acts_grad, "state": np.array(state, np.float64)},
+                {"increments": shape, "weights": shape}, updated(sgd_update), {"rate_slot": 0, **scalars}, sizes, sums=inputs.shape[-1] + 4, exact=exact,
+                initial={"increments": increments, "weights": weights}, keep=STATE, adds=False)
+
+
 def cases(name, inputs, acts, exact=False, check=False):
-    """Forward and both backwards of inputs (..., images) and acts (..., images)."""
+    """Forward, that with biases and relu, both backwards and an update, of inputs (..., images) and acts (..., images)."""
     I, O, images = int(np.prod(inputs[:-1])), int(np.prod(acts[:-1])), inputs[-1]
     values = integers if exact else normal
-    x, w, d = values(*inputs, seed=1), values(I, O, seed=2), values(*acts, seed=3)
+    x, w, d, b = values(*inputs, seed=1), values(I, O, seed=2), values(*acts, seed=3), values(O, seed=4)
     forward = fc_forward(acts)
 
     def cost_of_inputs(at):
@@ -38,10 +63,13 @@ def cases(name, inputs, acts, exact=False, check=False):
 
     return [
         Case("fc_forward", name, {"inputs": x, "weights": w}, {"acts": acts}, forward, sums=I, exact=exact),
+        Case("fc_bias_forward", name, {"inputs": x, "weights": w, "biases": b}, {"acts": acts}, fc_bias_forward(acts), {"relu": True},
+             sums=I + 1, exact=exact, adds=False),
         Case("fc_backward_data", name, {"acts_grad": d, "weights": w}, {"inputs_grad": inputs}, fc_backward_data(inputs),
              sums=O, exact=exact, cost=cost_of_inputs if check else None, at=x),
         Case("fc_backward_weights", name, {"inputs": x, "acts_grad": d}, {"weights_grad": (I, O)}, fc_backward_weights,
              sums=images, exact=exact, cost=cost_of_weights if check else None, at=w),
+        update_case(name, x, d, exact),
     ]
 
 
@@ -72,3 +100,4 @@ CASES = [case for group in (
     cases("gradient", (5, 3), (4, 3), check=True),
     cases("gradient-pixels", (3, 2, 3, 5), (7, 5), check=True),
 ) for case in group]
+CASES += [update_case("not-finite-changes-nothing", integers(7, 3), integers(17, 3), exact=True, state=(3, 0, 0.5))]

@@ -52,13 +52,16 @@ struct GatherPlans {
     return std::max(few ? workspace_bytes(*few_plan, stream) : 0,
                     many ? workspace_bytes(*many_plan, stream) : 0);
   }
-  void run(In inputs, In filters, Out outputs, void* memory) const {
+  void run(In inputs, In filters, Out outputs, void* memory,
+           const Epilogue<T>& epilogue = {}) const {
     if (many)
       many_plan->run(stream, images_from<T>(inputs, 0, many), filters,
-                     images_from<T>(outputs, 0, many), memory);
-    if (few)
-      few_plan->run(stream, images_from<T>(inputs, many, few), filters,
-                    images_from<T>(outputs, many, few), memory);
+                     images_from<T>(outputs, 0, many), memory, epilogue);
+    if (few) {
+      const Out target = images_from<T>(outputs, many, few);
+      few_plan->run(stream, images_from<T>(inputs, many, few), filters, target, memory);
+      finish(stream, target, target.shape[1] * target.shape[2], epilogue);
+    }
   }
 };
 
@@ -110,6 +113,11 @@ struct OnStream {
   Plan plan;
   std::int64_t bytes() const { return workspace_bytes(plan, stream); }
   void run(In a, In b, Out target, void* memory) const { plan.run(stream, a, b, target, memory); }
+  template <class T>
+  void run(In a, In b, Out target, void* memory, const Epilogue<T>& epilogue) const {
+    run(a, b, target, memory);
+    finish(stream, target, target.shape[1] * target.shape[2], epilogue);
+  }
 };
 
 // body(plan) with the plan that computes a problem at this precision.
@@ -144,17 +152,40 @@ std::int64_t conv_forward_workspace(Stream stream, In images, In filters, Out ac
   return bytes;
 }
 
-void conv_forward(Stream stream, In images, In filters, Out acts, Out workspace, int stride,
-                  int padding, int groups, Precision precision) {
-  const ConvProblem problem =
-      conv_problem(__func__, images, filters, acts, stride, padding, groups);
+namespace {
+
+void forward(const char* op, Stream stream, In images, In filters, Out acts, Out workspace,
+             int stride, int padding, int groups, Precision precision, In biases = {},
+             bool relu = false) {
+  const ConvProblem problem = conv_problem(op, images, filters, acts, stride, padding, groups);
   check_workspace(
-      __func__, workspace,
+      op, workspace,
       conv_forward_workspace(stream, images, filters, acts, stride, padding, groups, precision));
   WITH_FLOAT_TYPE(images, [&]<class T>(T) {
-    with_gather<T>(stream, problem, false, precision,
-                   [&](const auto& plan) { plan.run(images, filters, acts, workspace.ptr); });
+    with_gather<T>(stream, problem, false, precision, [&](const auto& plan) {
+      plan.run(images, filters, acts, workspace.ptr, epilogue_of<T>(biases, relu));
+    });
   });
+}
+
+}  // namespace
+
+void conv_forward(Stream stream, In images, In filters, Out acts, Out workspace, int stride,
+                  int padding, int groups, Precision precision) {
+  forward(__func__, stream, images, filters, acts, workspace, stride, padding, groups, precision);
+}
+
+std::int64_t conv_bias_forward_workspace(Stream stream, In images, In filters, In, Out acts,
+                                         int stride, int padding, int groups,
+                                         Precision precision, bool) {
+  return conv_forward_workspace(stream, images, filters, acts, stride, padding, groups, precision);
+}
+
+void conv_bias_forward(Stream stream, In images, In filters, In biases, Out acts, Out workspace,
+                       int stride, int padding, int groups, Precision precision, bool relu) {
+  check_biases(__func__, biases, filters.shape[3], images.dtype);
+  forward(__func__, stream, images, filters, acts, workspace, stride, padding, groups, precision,
+          biases, relu);
 }
 
 std::int64_t conv_backward_data_workspace(Stream stream, In acts_grad, In filters, Out images_grad,

@@ -252,8 +252,8 @@ struct Gather {
     return {first, std::max(0, std::min(y_axis.inputs, window.first + window.taps) - first)};
   }
 
-  void run(Stream stream, In inputs_tensor, In filters_tensor, Out outputs_tensor,
-           void* workspace) const {
+  void run(Stream stream, In inputs_tensor, In filters_tensor, Out outputs_tensor, void* workspace,
+           const Epilogue<T>& epilogue = {}) const {
     WorkspaceParts parts(workspace);
     const Workspace w = divide(parts, thread_count(stream));
     const auto source = images_of<T>(inputs_tensor);
@@ -305,7 +305,8 @@ struct Gather {
             for (int x = xs.first; x < xs.first + xs.count; ++x, tile += block.count * width)
               gather(w.weights + weights_offset(group, in), block, strip, row_size, seen_x,
                      in.count, lane, window, x_axis.windows[x], first ? nullptr : tile,
-                     last ? nullptr : tile, target, group, row_offsets.data(), streams, ahead);
+                     last ? nullptr : tile, target, group, row_offsets.data(), streams, ahead,
+                     epilogue);
           }
         }
       }
@@ -318,7 +319,8 @@ struct Gather {
   void gather(const T* weights, const Block& block, const T* strip, std::int64_t row_size,
               Block seen_x, int in, LaneBlock lane, GatherAxis::Window wy, GatherAxis::Window wx,
               const T* before, T* tile, const Images<T>& target, int group,
-              const std::int64_t* row_offsets, bool streams, Ahead<T>& ahead) const {
+              const std::int64_t* row_offsets, bool streams, Ahead<T>& ahead,
+              const Epilogue<T>& epilogue) const {
     const int width = lane.vectors * simd::lanes<T>;
     const int y0 = std::max(0, wy.first), y1 = std::min(y_axis.inputs, wy.first + wy.taps);
     const int x0 = std::max(0, wx.first), x1 = std::min(x_axis.inputs, wx.first + wx.taps);
@@ -344,7 +346,9 @@ struct Gather {
     if (tile) {
       kernel(segments, runs, {tile, nullptr, before, false, false});
     } else if (whole && lane.count == width) {
-      kernel(segments, runs, {pixel, row_offsets + block.first, before, target.add, streams});
+      kernel(segments, runs,
+             {pixel, row_offsets + block.first, before, target.add, streams,
+              epilogue.from(group * outputs + block.first)});
     } else {
       TileBuffer<T> buffer;
       kernel(segments, runs, {buffer.data, nullptr, before, false, false});
@@ -352,7 +356,7 @@ struct Gather {
         const int x = wx.output + (block.first + i) % x_axis.members;
         if (x >= 0 && x < target.width)
           store_lanes(pixel + row_offsets[block.first + i], buffer.data + i * width, lane.count,
-                      target.add);
+                      target.add, epilogue, group * outputs + block.first + i);
       }
     }
   }

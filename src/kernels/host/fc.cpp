@@ -6,6 +6,7 @@
 #include "fc_few.h"
 #include "fc_problem.h"
 #include "parallel.h"
+#include "sgd_rows.h"
 #include "tiles.h"
 
 namespace convnet {
@@ -51,7 +52,8 @@ struct ImageLanes {
             parts.take<T>(partial_size() * threads)};
   }
 
-  void run(Stream stream, In source_tensor, In weights_tensor, Out result, void* memory) const {
+  void run(Stream stream, In source_tensor, In weights_tensor, Out result, void* memory,
+           const Epilogue<T>& epilogue = {}) const {
     WorkspaceParts parts(memory);
     const Workspace w = divide(parts, thread_count(stream));
     const auto source = rows_of<T>(source_tensor), weights = rows_of<T>(weights_tensor);
@@ -93,7 +95,7 @@ struct ImageLanes {
             prefetch_slice(segments, runs, mine, tiles,
                            slice < slices ? next : next + most_products, slice % slices, slices);
             multiply_tile(segments, runs, partial, target, first_row, tile, block, k,
-                          row_offsets.data());
+                          row_offsets.data(), epilogue.from(first_row + tile.first));
           }
       }
     });
@@ -183,7 +185,7 @@ struct ImageLanes {
 
   void multiply_tile(const Segment<T>* segments, int runs, T* partial, const Rows<T>& target,
                      std::int64_t first_row, Block tile, LaneBlock block, std::int64_t k,
-                     const std::int64_t* row_offsets) const {
+                     const std::int64_t* row_offsets, const Epilogue<T>& epilogue) const {
     const int lane_count = block.vectors * simd::lanes<T>;
     const auto kernel = order == Order::columns ? columns_kernel<T>(tile.count, block.vectors)
                                                 : rows_kernel<T>(tile.count, block.vectors);
@@ -193,12 +195,13 @@ struct ImageLanes {
     if (k + most_products < products) {
       kernel(segments, runs, {sums, nullptr, before, false, false});
     } else if (block.count == lane_count) {
-      kernel(segments, runs, {row, row_offsets, before, target.add, false});
+      kernel(segments, runs, {row, row_offsets, before, target.add, false, epilogue});
     } else {
       TileBuffer<T> buffer;
       kernel(segments, runs, {buffer.data, nullptr, before, false, false});
       for (int i = 0; i < tile.count; ++i)
-        store_lanes(row + row_offsets[i], buffer.data + i * lane_count, block.count, target.add);
+        store_lanes(row + row_offsets[i], buffer.data + i * lane_count, block.count, target.add,
+                    epilogue, i);
     }
   }
 };
@@ -225,8 +228,9 @@ struct OutputLanes {
             parts.take<T>(matrix_size() * threads)};
   }
 
-  void run(Stream stream, In inputs_tensor, In acts_grad_tensor, Out weights_grad,
-           void* memory) const {
+  // Writes weights_grad or, with `update`, changes the weights by it.
+  void run(Stream stream, In inputs_tensor, In acts_grad_tensor, Out weights_grad, void* memory,
+           const Update<T>* update = nullptr) const {
     WorkspaceParts parts(memory);
     const Workspace w = divide(parts, thread_count(stream));
     const auto inputs = rows_of<T>(inputs_tensor), acts_grad = rows_of<T>(acts_grad_tensor);
@@ -268,7 +272,13 @@ struct OutputLanes {
                 std::min(row_length, p.images - j * row_length), nullptr, 0};
           const auto kernel = rows_kernel<T>(tile.count, block.vectors);
           T* row = target.row(first_row + tile.first) + block.first;
-          if (block.count == lane_count) {
+          if (update) {
+            TileBuffer<T> buffer;
+            update->prefetch(first_row + tile.first, tile.count, block.first, block.count);
+            kernel(segments.data(), runs, {buffer.data, nullptr, nullptr, false, false});
+            sgd_rows(update->step, buffer.data, lane_count, update->increments, update->weights,
+                     first_row + tile.first, tile.count, block.first, block.count);
+          } else if (block.count == lane_count) {
             kernel(segments.data(), runs, {row, row_offsets.data(), nullptr, target.add, streams});
           } else {
             TileBuffer<T> buffer;
@@ -324,12 +334,37 @@ std::int64_t fc_forward_workspace(Stream stream, In inputs, In weights, Out acts
   return bytes;
 }
 
-void fc_forward(Stream stream, In inputs, In weights, Out acts, Out workspace) {
-  const FcProblem problem = fc_problem(__func__, inputs, weights, acts);
-  check_workspace(__func__, workspace, fc_forward_workspace(stream, inputs, weights, acts));
+namespace {
+
+void forward(const char* op, Stream stream, In inputs, In weights, Out acts, Out workspace,
+             In biases = {}, bool relu = false) {
+  const FcProblem problem = fc_problem(op, inputs, weights, acts);
+  check_workspace(op, workspace, fc_forward_workspace(stream, inputs, weights, acts));
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
-    with_forward<T>(problem, [&](const auto& plan) { plan.run(stream, inputs, weights, acts, workspace.ptr); });
+    const Epilogue<T> epilogue = epilogue_of<T>(biases, relu);
+    if (few_images<T>(problem)) {
+      FewForward<T>(problem).run(stream, inputs, weights, acts, workspace.ptr);
+      finish(stream, acts, 1, epilogue);
+    } else {
+      ImageLanes<T>(problem, Order::columns).run(stream, inputs, weights, acts, workspace.ptr, epilogue);
+    }
   });
+}
+
+}  // namespace
+
+void fc_forward(Stream stream, In inputs, In weights, Out acts, Out workspace) {
+  forward(__func__, stream, inputs, weights, acts, workspace);
+}
+
+std::int64_t fc_bias_forward_workspace(Stream stream, In inputs, In weights, In, Out acts, bool) {
+  return fc_forward_workspace(stream, inputs, weights, acts);
+}
+
+void fc_bias_forward(Stream stream, In inputs, In weights, In biases, Out acts, Out workspace,
+                     bool relu) {
+  check_biases(__func__, biases, weights.shape[1], inputs.dtype);
+  forward(__func__, stream, inputs, weights, acts, workspace, biases, relu);
 }
 
 std::int64_t fc_backward_data_workspace(Stream stream, In acts_grad, In weights, Out inputs_grad) {
@@ -366,6 +401,27 @@ void fc_backward_weights(Stream stream, In inputs, In acts_grad, Out weights_gra
                   fc_backward_weights_workspace(stream, inputs, acts_grad, weights_grad));
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     with_backward_weights<T>(problem, [&](const auto& plan) { plan.run(stream, inputs, acts_grad, weights_grad, workspace.ptr); });
+  });
+}
+
+std::int64_t fc_backward_update_workspace(Stream stream, In inputs, In acts_grad, In, Out,
+                                          Out weights, int, double, double, int) {
+  return fc_backward_weights_workspace(stream, inputs, acts_grad, weights);
+}
+
+void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out increments,
+                        Out weights, Out workspace, int rate_slot, double momentum, double decay,
+                        int images) {
+  const FcProblem problem = fc_problem(__func__, inputs, weights, acts_grad);
+  checks::sgd_update(state, as_in(weights), increments, weights, rate_slot, images);
+  check_workspace(__func__, workspace,
+                  fc_backward_weights_workspace(stream, inputs, acts_grad, weights));
+  const double* const now = rows_of<double>(state).row(0);
+  if (now[state_finite] != 1) return;
+  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+    const Update<T> update{{T(now[state_rates + rate_slot]), T(momentum), T(decay), T(images)},
+                           rows_of<T>(increments), rows_of<T>(weights)};
+    with_backward_weights<T>(problem, [&](const auto& plan) { plan.run(stream, inputs, acts_grad, weights, workspace.ptr, &update); });
   });
 }
 

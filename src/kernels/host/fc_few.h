@@ -3,6 +3,7 @@
 #pragma once
 #include "few_images.h"
 #include "fc_problem.h"
+#include "sgd_rows.h"
 
 namespace convnet {
 
@@ -201,7 +202,7 @@ struct FewBackwardWeights {
 
   T* divide(WorkspaceParts& memory, int) const { return memory.take<T>(pitch * p.images); }
 
-  void run(Stream stream, In inputs_tensor, In acts_grad_tensor, Out weights_grad_tensor, void* memory) const {
+  void run(Stream stream, In inputs_tensor, In acts_grad_tensor, Out weights_grad_tensor, void* memory, const Update<T>* update = nullptr) const {
     using namespace simd;
     WorkspaceParts workspace(memory);
     T* acts_grad = divide(workspace, thread_count(stream));
@@ -224,10 +225,14 @@ struct FewBackwardWeights {
           for (int i = 0; i < rows_at_once; ++i) {
             if (i >= rows) break;
             T* target = weights_grad.row(first + i) + o;
-            if (o + lanes<T> > p.outputs) {
+            if (update || o + lanes<T> > p.outputs) {
               T edge[lanes<T>];
               store(edge, sums[i]);
-              store_lanes(target, edge, int(p.outputs - o), weights_grad.add);
+              const int count = int(std::min<std::int64_t>(lanes<T>, p.outputs - o));
+              if (update)
+                sgd_rows(update->step, edge, 0, update->increments, update->weights, first + i, 1, int(o), count);
+              else
+                store_lanes(target, edge, count, weights_grad.add);
             } else if (streams) {
               stream_store(target, sums[i]);
             } else {

@@ -1,7 +1,7 @@
 // The loop nests host ops share.
 #pragma once
 #include <algorithm>
-#include "../tensor.h"
+#include "../neuron.h"
 #include "parallel.h"
 
 namespace convnet {
@@ -30,6 +30,12 @@ template <class T, class Value>
 void store_row(T* target, int images, bool add, Value value) {
   if (add) for (int n = 0; n < images; ++n) target[n] += value(n);
   else for (int n = 0; n < images; ++n) target[n] = value(n);
+}
+
+// What neuron_backward of a relu makes of a gradient, in place, along the images of a row.
+template <class T>
+void relu_row(T* gradient, const T* acts, int images) {
+  for (int n = 0; n < images; ++n) gradient[n] = relu_gradient(gradient[n], acts[n]);
 }
 
 }  // namespace convnet

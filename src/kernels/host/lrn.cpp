@@ -71,7 +71,7 @@ void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, doubl
   });
 }
 
-void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power, bool blocked) {
+void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power, bool blocked, bool relu) {
   checks::lrn_backward(inputs, denoms, acts_grad, inputs_grad, size);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const auto x = images_of<T>(inputs), d = images_of<T>(denoms), g = images_of<T>(acts_grad);
@@ -101,6 +101,7 @@ void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_
         const T *xc = tile_of(x, c, row, from), *gc = tile_of(g, c, row, from), *inverse = powers + c * channel_size;
         store_row(tile_of(result, c, row, from), count, result.add,
                   [&](int n) { return gc[n] * inverse[n] - T(2 * scale * power) * xc[n] * sum[n]; });
+        if (relu) relu_row(tile_of(result, c, row, from), xc, count);
       }
     });
   });

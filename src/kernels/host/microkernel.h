@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "../epilogue.h"
 #include "simd.h"
 
 namespace convnet {
@@ -36,6 +37,7 @@ struct Target {
   const std::int64_t* rows;  // distances of the tile's rows from data; null: without gaps
   const T* partial;          // sums to be added first, without gaps; or null
   bool add, stream;          // to what is there; past the caches
+  Epilogue<T> epilogue = {};  // of the tile's rows
 };
 
 template <class T>
@@ -116,9 +118,16 @@ template <class T, int rows, int vectors, Order order>
     T* row = target.data + (target.rows ? target.rows[i] : i * width);
     if (target.add)
 #pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j)
-        store(row + j * lanes<T>, load(row + j * lanes<T>) + sums[i][j]);
-    else if (target.stream)
+      for (int j = 0; j < vectors; ++j) sums[i][j] = load(row + j * lanes<T>) + sums[i][j];
+    if (target.epilogue.biases) {
+      const Vector<T> bias = broadcast(target.epilogue.biases[i]);
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) sums[i][j] += bias;
+    }
+    if (target.epilogue.relu)
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) sums[i][j] = sums[i][j] < Vector<T>{} ? Vector<T>{} : sums[i][j];
+    if (target.stream)
 #pragma GCC unroll 8
       for (int j = 0; j < vectors; ++j) stream_store(row + j * lanes<T>, sums[i][j]);
     else

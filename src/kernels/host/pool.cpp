@@ -67,7 +67,7 @@ void pool_best(Stream stream, const Images<const T>& in, const Images<T>& out, c
 // Gathers: a pixel looks at the windows that hold it.
 template <class T>
 void pass_to_best(Stream stream, const Images<const T>& in, const Images<const T>& acts, const Images<const T>& grads, const Images<T>& out,
-                  const WindowGrid& windows) {
+                  const WindowGrid& windows, bool relu = false) {
   const std::int64_t ahead = 4 * in.pitch;
   for_pixels(stream, out, [&](int c, int v, int u) {
     const int top = windows.down.first_with(v), bottom = windows.down.end_with(v);
@@ -79,6 +79,7 @@ void pass_to_best(Stream stream, const Images<const T>& in, const Images<const T
                      in.row(c, v, u) + n, acts.row(c, y, x) + n, grads.row(c, y, x) + n);
       sum.store(out.row(c, v, u) + n, out.add);
     });
+    if (relu) relu_row(out.row(c, v, u), in.row(c, v, u), out.images);
   });
 }
 
@@ -90,13 +91,13 @@ void max_pool_forward(Stream stream, In inputs, Out acts, int size, int stride, 
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) { pool_best<false>(stream, images_of<T>(inputs), images_of<T>(acts), windows); });
 }
 
-void max_pool_backward(Stream stream, In inputs, In acts, In acts_grad, Out inputs_grad, int size, int stride, int start) {
+void max_pool_backward(Stream stream, In inputs, In acts, In acts_grad, Out inputs_grad, int size, int stride, int start, bool relu) {
   const WindowGrid windows = windows_of(__func__, inputs.shape, acts.shape, size, stride, start);
   CHECK_DTYPE(acts, inputs.dtype);
   CHECK_LIKE(acts_grad, acts);
   CHECK_LIKE(inputs_grad, inputs);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
-    pass_to_best(stream, images_of<T>(inputs), images_of<T>(acts), images_of<T>(acts_grad), images_of<T>(inputs_grad), windows);
+    pass_to_best(stream, images_of<T>(inputs), images_of<T>(acts), images_of<T>(acts_grad), images_of<T>(inputs_grad), windows, relu);
   });
 }
 

@@ -2,8 +2,22 @@
 #include <atomic>
 #include "../sgd.h"
 #include "loops.h"
+#include "sgd_rows.h"
 
 namespace convnet {
+
+// Here and not in fc.cpp, where the compiler would contract products and sums: the bits are to be those of sgd_update.
+template <class T>
+void sgd_rows(const SgdStep<T>& step, const T* gradient, std::int64_t gradient_pitch, const Rows<T>& increments, const Rows<T>& weights,
+              std::int64_t first_row, std::int64_t rows, int first, int count) {
+  const SgdStep<T> change = step;  // a copy: what could be one of the weights would be read anew for each of them
+  for (std::int64_t r = first_row; r < first_row + rows; ++r, gradient += gradient_pitch) {
+    T *increment = increments.row(r) + first, *weight = weights.row(r) + first;
+    for (int n = 0; n < count; ++n) change(gradient[n], increment[n], weight[n]);
+  }
+}
+template void sgd_rows(const SgdStep<float>&, const float*, std::int64_t, const Rows<float>&, const Rows<float>&, std::int64_t, std::int64_t, int, int);
+template void sgd_rows(const SgdStep<double>&, const double*, std::int64_t, const Rows<double>&, const Rows<double>&, std::int64_t, std::int64_t, int, int);
 
 void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out weights, int rate_slot, double momentum, double decay, int images) {
   checks::sgd_update(state, weights_grad, increments, weights, rate_slot, images);
@@ -12,17 +26,9 @@ void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out we
   WITH_FLOAT_TYPE(weights, [&]<class T>(T) {
     const auto g = rows_of<T>(weights_grad);
     const auto v = rows_of<T>(increments), w = rows_of<T>(weights);
-    const T m = T(momentum), d = T(decay), rate = T(now[state_rates + rate_slot]), count = T(images);
-    // Copies of the numbers: what could be one of the weights would be read anew for each of them.
-    for_row_ranges(stream, w.rows, w.pitch, [=](std::int64_t first, std::int64_t end) {
-      for (std::int64_t r = first; r < end; ++r) {
-        const T* gradient = g.row(r);
-        T *increment = v.row(r), *weight = w.row(r);
-        for (int n = 0; n < w.images; ++n) {
-          increment[n] = m * increment[n] - rate * gradient[n] / count - d * rate * weight[n];
-          weight[n] += increment[n];
-        }
-      }
+    const SgdStep<T> step{T(now[state_rates + rate_slot]), T(momentum), T(decay), T(images)};
+    for_row_ranges(stream, w.rows, w.pitch, [&](std::int64_t first, std::int64_t end) {
+      sgd_rows(step, g.row(first), g.pitch, v, w, first, end - first, 0, w.images);
     });
   });
 }

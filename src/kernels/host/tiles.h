@@ -94,8 +94,25 @@ ALWAYS_INLINE void copy_lanes(T* target, const T* source, int count, int vectors
 }
 
 template <class T>
-void store_lanes(T* target, const T* source, int count, bool add) {
-  for (int j = 0; j < count; ++j) target[j] = add ? target[j] + source[j] : source[j];
+void store_lanes(T* target, const T* source, int count, bool add, const Epilogue<T>& epilogue = {},
+                 std::int64_t channel = 0) {
+  for (int j = 0; j < count; ++j)
+    target[j] = epilogue(add ? target[j] + source[j] : source[j], channel);
+}
+
+// The epilogue of acts that are stored: for few images, which stay in the caches.
+template <class T>
+void finish(Stream stream, const Out& acts, std::int64_t rows_of_channel, const Epilogue<T>& epilogue) {
+  if (!epilogue.biases && !epilogue.relu) return;
+  const auto rows = rows_of<T>(acts);
+  constexpr std::int64_t rows_at_once = 256;
+  parallel_for(stream, ceil_div(rows.rows, rows_at_once), [&](std::int64_t task, int) {
+    for (std::int64_t r = task * rows_at_once; r < std::min(rows.rows, (task + 1) * rows_at_once); ++r) {
+      T* row = rows.row(r);
+      const std::int64_t channel = r / rows_of_channel;
+      for (int n = 0; n < rows.images; ++n) row[n] = epilogue(row[n], channel);
+    }
+  });
 }
 
 // (rows, images) -> (images, width): element n of row(i), a pointer, goes to target[n * width + i].

@@ -1,0 +1,220 @@
+"""Fused ops have the very bits of the ops they are made of; and plans fuse what they may, and nothing else."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import convnet
+from guarded import Arena
+from small_nets import DATA, LABELS, arrays_for, fc, params_of, section, small_net
+from test_ops import CASES
+from test_plan import SMALL, open_net, train_some, two_columns
+
+
+def cases(*ops):
+    return pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES if case.op in ops])
+
+
+class Calls:
+    """Calls ops, one after the other, on guarded tensors of a device."""
+
+    def __init__(self, device, dtype, tight):
+        self.device, self.arena, self.dtype, self.tight = device, Arena(device), dtype, tight
+
+    def holding(self, array):
+        return self.arena.holding(array, self.dtype, self.tight)
+
+    def __call__(self, op, *tensors, **scalars):
+        workspace = []
+        if size := getattr(self.device.ops, f"{op}_workspace", None):
+            nbytes = size(self.device, *tensors, **scalars)
+            workspace = [self.arena.tensor((max(nbytes, 1),), "uint8", pitch=max(nbytes, 1))]
+        getattr(self.device.ops, op)(self.device, *tensors, *workspace, **scalars)
+
+    def result(self, tensor):
+        self.arena.check_bands()
+        return self.device.download(tensor).tobytes()
+
+
+@cases("conv_bias_forward", "fc_bias_forward")
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("tight", [False, True])
+def test_biases_and_relu_behind_a_product(device, case, add, tight):
+    before = np.random.default_rng(0).standard_normal(case.outputs["acts"])
+    for relu, dtype in ((False, "float32"), (True, "float32"), (True, "float64")):
+        run = Calls(device, dtype, tight)
+        inputs, weights, biases = (run.holding(array) for array in case.inputs.values())
+        separate, fused = run.holding(before), run.holding(before)
+        scalars = {name: value for name, value in case.scalars.items() if name != "relu"}
+        run(case.op.replace("_bias", ""), inputs, weights, separate.adding(add), **scalars)
+        run("bias_forward", biases, separate.adding())
+        if relu:
+            run("neuron_forward", separate, separate, neuron="relu")
+        run(case.op, inputs, weights, biases, fused.adding(add), **scalars, relu=relu)
+        assert run.result(fused) == run.result(separate)
+
+
+@cases("lrn_backward", "max_pool_backward")
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("tight", [False, True])
+def test_the_gradient_of_a_relu_below(device, case, add, tight):
+    before = np.random.default_rng(0).standard_normal(case.outputs["inputs_grad"])
+    for dtype in ("float32", "float64"):
+        run = Calls(device, dtype, tight)
+        inputs = [run.holding(array) for array in case.inputs.values()]
+        separate, fused = run.holding(before), run.holding(before)
+        run(case.op, *inputs, separate.adding(add), **case.scalars)
+        run("neuron_backward", inputs[0], separate, separate, neuron="relu")
+        run(case.op, *inputs, fused.adding(add), **case.scalars, relu=True)
+        assert run.result(fused) == run.result(separate)
+
+
+@cases("fc_backward_update")
+@pytest.mark.parametrize("tight", [False, True])
+def test_an_update_behind_the_product_that_makes_its_gradient(device, case, tight):
+    for dtype in ("float32", "float64"):
+        run = Calls(device, dtype, tight)
+        inputs, acts_grad = (run.holding(case.inputs[name]) for name in ("inputs", "acts_grad"))
+        state = run.arena.holding(case.inputs["state"], "float64")
+        separate, fused = ([run.holding(array) for array in case.initial.values()] for _ in range(2))
+        gradient = run.arena.tensor(case.outputs["weights"], dtype, tight)
+        run("fc_backward_weights", inputs, acts_grad, gradient)
+        run("sgd_update", state, gradient, *separate, **case.scalars)
+        run("fc_backward_update", inputs, acts_grad, state, *fused, **case.scalars)
+        assert [run.result(tensor) for tensor in fused] == [run.result(tensor) for tensor in separate]
+
+
+# ---- what plans fuse ------------------------------------------------------------------------------------
+
+COST = section("probs", type="softmax", inputs="fc3") + section("logprob", type="cost.logreg", inputs="labels,probs")
+
+
+def conv(**keys):
+    return section("conv1", type="conv", inputs="data", filters=4, filterSize=3, initW=0.3, **keys)
+
+
+def steps_of(layers, *names, phase="train", keep=(), images=5, **own):
+    """The steps of these layers, and of neurons on them, in a plan of data, `layers`, fc3 and the cost."""
+    layers = DATA + LABELS + layers + COST
+    with small_net(layers, params_of(layers, **own)) as net:
+        return [step for step in net.compile(images, phase, keep).steps if step.layer.removesuffix("_neuron") in names]
+
+
+def forward(steps):
+    return [(step.op, step.scalars["relu"]) if "_bias_" in step.op else step.op for step in steps if step.phase == "forward"]
+
+
+@pytest.mark.parametrize(("keys", "ops"), [
+    ({"neuron": "relu"}, [("conv_bias_forward", True)]),
+    ({}, [("conv_bias_forward", False)]),
+    ({"neuron": "tanh[1,1]"}, [("conv_bias_forward", False), "neuron_forward"]),
+    ({"neuron": "nrelu"}, [("conv_bias_forward", False), "noisy_relu"]),
+    ({"neuron": "relu", "sharedBiases": 0}, ["conv_forward", "bias_forward", "neuron_forward"]),
+])
+def test_biases_and_relu_go_into_the_product_and_nothing_else_does(keys, ops):
+    assert forward(steps_of(conv(**keys) + fc("fc3", "conv1", 4), "conv1")) == ops
+
+
+@pytest.mark.parametrize(("kept", "relu"), [((), True), (("fc2_neuron",), True), (("fc2",), False)])
+def test_what_is_kept_is_not_lost_in_a_relu(kept, relu):
+    steps = steps_of(fc("fc2", "data", 6, neuron="relu") + fc("fc3", "fc2", 4), "fc2", keep=kept)
+    assert forward(steps) == [("fc_bias_forward", relu), "neuron_forward"][: 2 - relu]
+
+
+def test_a_relu_beside_other_readers_stays():
+    layers = (fc("fc2", "data", 6) + section("relu2", type="neuron", inputs="fc2", neuron="relu") + fc("fc3", "relu2", 4)
+              + section("more", type="cost.sum2", inputs="fc2"))
+    assert forward(steps_of(layers, "fc2", "relu2")) == [("fc_bias_forward", False), "neuron_forward"]
+
+
+def test_of_several_inputs_the_last_has_the_biases():
+    steps = steps_of(fc("fc1", "data", 6) + fc("fc2", "data,fc1,fc1", 6, neuron="relu") + fc("fc3", "fc2", 4), "fc2")
+    assert forward(steps) == ["fc_forward", "fc_forward", ("fc_bias_forward", True)]
+    assert [step.adds for step in steps if step.phase == "forward"] == [(False,), (True,), (True,)]
+    assert len({step.writes[0].root for step in steps if step.phase == "forward"}) == 1
+
+
+def test_parts_of_a_layer_keep_their_biases_apart():
+    layers = section("fc2", type="sfc", parts=2, inputs="data", outputs=3, initW=0.3, neuron="relu") + fc("fc3", "fc2", 4)
+    assert forward(steps_of(layers, "fc2")) == ["fc_forward", "fc_forward", "bias_forward", "neuron_forward"]
+
+
+def below(above):
+    """Data, fc1 of a relu, what reads it, and the ops of the gradients between them."""
+    layers = section("conv1", type="conv", inputs="data", filters=4, filterSize=3, initW=0.3, neuron="relu") + above
+    own = {"above": {"scale": 0.1, "pow": 0.75}} if "cmrnorm" in above else {}
+    return [(step.op, step.scalars.get("relu")) for step in steps_of(layers, "conv1", "above", "more", **own)
+            if step.phase == "backward" and not step.op.startswith(("conv", "bias"))]
+
+
+POOL = section("above", type="pool", pool="max", inputs="conv1", sizeX=2, stride=2)
+READ = fc("fc3", "above", 4)
+
+
+@pytest.mark.parametrize(("above", "ops"), [
+    (POOL + READ, [("max_pool_backward", True)]),
+    (section("above", type="cmrnorm", inputs="conv1", size=3) + READ, [("lrn_backward", True)]),
+    (section("above", type="pool", pool="avg", inputs="conv1", sizeX=2, stride=2) + READ, [("avg_pool_backward", None), ("neuron_backward", None)]),
+    (POOL + fc("fc3", "above,conv1", 4), [("max_pool_backward", None), ("neuron_backward", None)]),
+    (POOL + READ + section("more", type="cost.sum2", inputs="conv1"), [("scaled_copy", None), ("max_pool_backward", None), ("neuron_backward", None)]),
+], ids=["pool", "lrn", "what does not read the acts", "added to before", "another's"])
+def test_the_gradient_of_a_relu_goes_into_what_reads_its_acts(above, ops):
+    assert below(above) == ops
+
+
+def updates(steps):
+    return [step.op for step in steps if "weights" in step.op or ("update" in step.op and step.writes[-1].name.endswith("W0"))]
+
+
+def test_an_update_goes_into_the_product_that_makes_its_gradient():
+    layers = fc("fc2", "data", 6, neuron="relu") + fc("fc3", "fc2", 4)
+    for name in ("fc2", "fc3"):
+        assert updates(steps_of(layers, name)) == ["fc_backward_weights", "sgd_update"]
+        steps = steps_of(layers, name, images=1)
+        assert updates(steps) == ["fc_backward_update"]
+        assert not any("W0_grad" in value.name for step in steps for value in (*step.reads, *step.writes))
+
+
+@pytest.mark.parametrize(("keys", "own", "ops"), [
+    ({"weightSource": "fc2"}, {}, ["fc_backward_weights"] * 2 + ["sgd_update"]),
+    ({}, {"fc2": {"updatePeriod": 2}}, ["fc_backward_weights"]),
+    ({}, {"fc2": {"superEps": 0.1}}, ["fc_backward_weights", "adaptive_update"]),
+], ids=["shared", "summed", "adaptive"])
+def test_an_update_of_another_gradient_stays(keys, own, ops):
+    shared = fc("fc1", "data", 6, **keys) if keys else fc("fc1", "data", 6)
+    layers = fc("fc2", "data", 6) + shared + fc("fc3", "fc2,fc1", 4)
+    assert updates(steps_of(layers, *(("fc1", "fc2") if keys else ("fc2",)), images=1, **own)) == ops
+
+
+def test_gradients_that_are_checked_are_stored():
+    assert updates(steps_of(fc("fc3", "data", 4), "fc3", phase="check", images=1)) == ["fc_backward_weights"]
+
+
+def test_biases_and_relu_follow_a_fast_convolution():
+    random = np.random.default_rng(1)
+    images, filters, biases = (random.standard_normal(shape, np.float32) for shape in ((16, 13, 13, 16), (16, 3, 3, 20), (20,)))
+    ops, how = convnet.ops("host"), {"padding": 1, "precision": "fast"}
+    sums = ops.conv_forward(images, filters, **how)
+    assert (sums != ops.conv_forward(images, filters, padding=1)).any()
+    acts = np.maximum(sums + biases[:, None, None, None], 0)
+    assert ops.conv_bias_forward(images, filters, biases, relu=True, **how).tobytes() == acts.tobytes()
+
+
+@pytest.mark.parametrize(("backend", "minibatches"), [("host", 20), ("simt", 3)])
+@pytest.mark.parametrize("conserve", [False, True])
+def test_fusing_changes_no_bits(backend, minibatches, conserve):
+    (costs, tensors), (other_costs, other_tensors) = (
+        train_some(open_net(backend, two_columns(1), SMALL, fuse=fuse, conserve_mem=conserve), minibatches) for fuse in (True, False))
+    assert costs.tobytes() == other_costs.tobytes()
+    assert {name: tensor.tobytes() for name, tensor in tensors.items()} == {name: tensor.tobytes() for name, tensor in other_tensors.items()}
+
+
+@pytest.mark.parametrize("neuron", ["relu", "softrelu", "abs", "tanh[1,1]", "linear[2,1]"])
+def test_fusing_changes_no_bits_whatever_the_neuron(neuron):
+    layers = DATA + LABELS + conv(neuron=neuron) + fc("fc2", "conv1,data", 6, neuron=neuron) + fc("fc3", "fc2,conv1", 4) + COST
+    results = []
+    for fuse in (True, False):
+        with small_net(layers, params_of(layers), dtype="float32", fuse=fuse) as net:
+            costs = [net.train(arrays_for(net, images=images), images, [0.1] * len(net.rate_slots))["logprob"].tobytes() for images in (1, 5, 129)]
+            results.append((costs, {name: tensor.tobytes() for name, tensor in net.tensors().items()}))
+    assert results[0] == results[1]
