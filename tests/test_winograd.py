@@ -121,9 +121,11 @@ def test_a_fast_run_learns_as_an_exact_one_and_goes_on_fast(place):
 def test_only_steps_that_can_be_less_than_exact_are_told(place):
     place.write(NET)
     data = DataSpec(((1, 8, 8), (1, 1, 1)), (("float32", (1, 8, 8)), ("float32", (1, 1, 1))), None)
-    with Device("host") as device:
-        net = Net(read_config("layers.cfg", "params.cfg"), data, {0: device}, precision="fast", allocate=False)
-        told = {step.op for step in net.compile(16, "train").steps if step.scalars.get("precision") == "fast"}
+    told = set()
+    for fuse in (False, True):
+        with Device("host") as device:
+            net = Net(read_config("layers.cfg", "params.cfg"), data, {0: device}, precision="fast", allocate=False, fuse=fuse)
+            told |= {step.op for step in net.compile(16, "train").steps if step.scalars.get("precision") == "fast"}
     assert told == PRECISE
 
 
