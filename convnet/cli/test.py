@@ -114,8 +114,8 @@ def given_weights(asked: argparse.Namespace) -> np.ndarray | None:
     return weights / weights.sum()
 
 
-def open_nets(stack: contextlib.ExitStack, texts: list[str], backend: str | None, precision: str | None) -> tuple[list[str], list[TrainedNet]]:
-    """The newest checkpoint of each, and its net."""
+def open_nets(stack: contextlib.ExitStack, texts: list[str], backend: str | None, precision: str | None = None) -> tuple[list[str], list[TrainedNet]]:
+    """The newest checkpoint of each, and its net, as precise as it was trained if `precision` is not given."""
     if precision is not None:
         check_precision(precision)
     paths, nets = [], []
