@@ -19,10 +19,9 @@ import sys
 from pathlib import Path
 
 from environment import ROOT, cores, device_folder, device_of, machine, run_through_go
-from stages import Report, Stage, print_list, source_hash
+from stages import Report, Stage, print_list, run_and_tell, source_hash
 
 RESULTS = ROOT / "benchmarks" / "results"
-UNFINISHED = 3
 
 
 def stages(folder: Path, threads: int) -> list[Stage]:
@@ -86,11 +85,7 @@ def main() -> int:
     if arguments.list:
         print_list(report, chosen)
         return 0
-    finished = report.run(chosen, arguments.again, arguments.budget)
-    failed = [stage.name for stage in chosen if report.state(stage) not in ("passed", "")]
-    print(f"{len(chosen)} stages, {len([s for s in chosen if report.state(s) == 'passed'])} passed" + (f", not so {', '.join(failed)}" if failed else ""))
-    print(f"{folder}; python benchmarks/shortfalls.py says where we lose, python benchmarks/results_table.py --write puts it into README.md")
-    return (1 if failed else 0) if finished else UNFINISHED
+    return run_and_tell(report, chosen, arguments.again, arguments.budget, f"{folder}; python benchmarks/shortfalls.py says where we lose, python benchmarks/results_table.py --write puts it into README.md")
 
 
 if __name__ == "__main__":

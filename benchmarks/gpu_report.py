@@ -22,11 +22,10 @@ import sys
 from pathlib import Path
 
 from environment import ROOT, device_folder, gpu
-from stages import Report, Stage, print_list, source_hash
+from stages import Report, Stage, print_list, run_and_tell, source_hash
 
 RESULTS = ROOT / "benchmarks" / "results"
 NEEDED = ("scikit_build_core", "pybind11", "numpy", "PIL", "tqdm", "pytest")  # to build and to test
-UNFINISHED = 3
 
 
 def environment(peer: bool) -> tuple[list[str], list[str]]:
@@ -116,11 +115,7 @@ def main() -> int:
         return 0
     os.environ.setdefault("CONVNET_CUDA", "require")  # of the build: without _cuda there is nothing to do here
     chosen = [stage for stage in planned if stage in chosen or stage.always]
-    finished = report.run(chosen, arguments.again, arguments.budget)
-    failed = [stage.name for stage in chosen if report.state(stage) not in ("passed", "")]
-    print(f"{len(chosen)} stages, {len([s for s in chosen if report.state(s) == 'passed'])} passed" + (f", not so {', '.join(failed)}" if failed else ""))
-    print(f"{folder}; python benchmarks/results_table.py --write puts it into README.md")
-    return (1 if failed else 0) if finished else UNFINISHED
+    return run_and_tell(report, chosen, arguments.again, arguments.budget, f"{folder}; python benchmarks/results_table.py --write puts it into README.md")
 
 
 if __name__ == "__main__":

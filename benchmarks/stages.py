@@ -19,6 +19,7 @@ from pathlib import Path
 
 from environment import ROOT, gpu, machine
 
+UNFINISHED = 3  # exit status: not all stages are finished
 PATIENCE = 10  # seconds from asking a stage to end until it is made to
 FINISHED = ("passed", "failed")  # what is known, and not run again; "out of time" and "interrupted" are
 SOURCES = ("src", "bindings", "build_backend", "convnet", "tests", "benchmarks", "CMakeLists.txt", "pyproject.toml", "go")
@@ -116,6 +117,15 @@ class Report:
             record |= {"seconds": round(time.monotonic() - start, 1), "gpu_after": gpu()}
             self.store()
             print(f"{stage.name}: {record['state']} after {record['seconds']} s: {record['last_line']}", flush=True)
+
+
+def run_and_tell(report: Report, chosen: list[Stage], again: bool, budget: float, hint: str) -> int:
+    """Runs stages and says what came of them, and `hint`; the exit status of the command."""
+    finished = report.run(chosen, again, budget)
+    failed = [stage.name for stage in chosen if report.state(stage) not in ("passed", "")]
+    print(f"{len(chosen)} stages, {len([s for s in chosen if report.state(s) == 'passed'])} passed" + (f", not so {', '.join(failed)}" if failed else ""))
+    print(hint)
+    return (1 if failed else 0) if finished else UNFINISHED
 
 
 def print_list(report: Report, planned: list[Stage]) -> None:

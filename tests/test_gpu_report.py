@@ -22,7 +22,7 @@ import gpu_report  # noqa: E402
 import results_table  # noqa: E402
 import sanitize  # noqa: E402
 import stages  # noqa: E402
-from stages import Report, Stage  # noqa: E402
+from stages import UNFINISHED, Report, Stage  # noqa: E402
 
 GPU = {"name": "NVIDIA Fake 9000 (PCIe)", "driver_version": "580.1", "clocks.sm": "1980 MHz"}
 FOLDER = "nvidia-fake-9000-pcie"
@@ -260,7 +260,7 @@ def test_a_failure_and_an_unfinished_stage_have_their_exit_codes(command, tmp_pa
     planned = [counting(tmp_path, "build", always=True), counting(tmp_path, "tests", 1, after="build")]
     monkeypatch.setattr(gpu_report, "stages", lambda *_: planned)
     assert command()[0] == 1
-    assert command("--again", "--limit", "tests=1000", "--budget", "900")[0] == gpu_report.UNFINISHED
+    assert command("--again", "--limit", "tests=1000", "--budget", "900")[0] == UNFINISHED
 
 
 def test_without_a_gpu_it_says_so_and_a_dry_run_prints_the_commands(command, monkeypatch, tmp_path):

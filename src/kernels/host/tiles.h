@@ -100,7 +100,7 @@ void store_lanes(T* target, const T* source, int count, bool add, const Epilogue
     target[j] = epilogue(add ? target[j] + source[j] : source[j], channel);
 }
 
-// The epilogue of acts that are stored: for few images, which stay in the caches.
+// The epilogue of acts that are stored, for what does not store them by the inner loop of microkernel.h.
 template <class T>
 void finish(Stream stream, const Out& acts, std::int64_t rows_of_channel, const Epilogue<T>& epilogue) {
   if (!epilogue.biases && !epilogue.relu) return;
