@@ -4,10 +4,11 @@
     python benchmarks/gpu_report.py --budget 540           # begins none that might not end within 9 minutes from now
     python benchmarks/gpu_report.py --list                 # the stages, and what is known of each
     python benchmarks/gpu_report.py --stages 'check' --again
+    python benchmarks/gpu_report.py --installed --stages test-ops    # with the convnet that this Python has, not built anew
 
 Each stage has a time limit and is recorded as it ends (report.json; what it printed is in STAGE.txt), so the next call
 goes on where one was cut off. A stage that has passed or failed is not run again unless a source file has changed
-since. Needs nvcc, and no network where this Python has what the build and the tests import; elsewhere ./go fetches it.
+since. Calls for other stages may run at the same time: those that tell what is right do not disturb each other. Needs nvcc, and no network where this Python has what the build and the tests import; elsewhere ./go fetches it.
 Exits with 1 if a stage fails, and with 3 if not all are finished.
 """
 from __future__ import annotations
@@ -38,26 +39,27 @@ def environment(peer: bool) -> tuple[list[str], list[str]]:
     return [*go, "convnet-info"], [*go, "python"]
 
 
-def stages(folder: Path, images: int, peer: bool) -> list[Stage]:
+def stages(folder: Path, images: int, peer: bool, installed: bool = False) -> list[Stage]:
     """In the order in which they are run: what says that the kernels are right comes before how fast they are.
 
     They are run in the checkout, from where the paths are: what is stored names no path of the machine.
     """
-    build, python = environment(peer)
+    build, python = ([], [sys.executable]) if installed else environment(peer)
     against = ["--peer", "torch"] if peer else []
+    pytest = ["-m", "pytest", "-q", *["-n", "auto"] * bool(python == [sys.executable] and importlib.util.find_spec("xdist"))]
 
     def stage(name: str, limit: float, *arguments: object) -> Stage:
-        return Stage(name, [*python, *map(str, arguments)], limit, after="build")
+        return Stage(name, [*python, *map(str, arguments)], limit, after="" if installed else "build")
 
     def train(model: str, *mappings: str) -> Stage:
         return stage(f"train-{model}", 420, "benchmarks/train_throughput.py", f"convnet/models/{model}", "--data", "dummy:3x224x224", "--mini", images,
                      "--backend", "cuda", "--map", *mappings, *against, "--json", folder / f"train-{model}.json")
 
     return [
-        Stage("build", build, 480, always=True),
+        *([] if installed else [Stage("build", build, 480, always=True)]),
         stage("machine", 60, "-m", "convnet.cli.info", "--json"),
-        stage("test-ops", 300, "-m", "pytest", "-q", "tests/test_ops.py", "-k", "cuda"),
-        stage("test-rest", 480, "-m", "pytest", "-q", "--ignore=tests/test_ops.py", "-k", "cuda"),
+        stage("test-ops", 300, *pytest, "tests/test_ops.py", "-k", "cuda"),
+        stage("test-rest", 480, *pytest, "--ignore=tests/test_ops.py", "-k", "cuda"),
         stage("ptx", 180, "tests/ptx/conformance.py", "--json", folder / "ptx.json"),
         *(stage(tool, 300, "benchmarks/sanitize.py", tool) for tool in ("memcheck", "racecheck", "initcheck", "synccheck")),
         stage("sass", 240, "benchmarks/sass_report.py", "--json", folder / "sass.json"),
@@ -87,6 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--limit", action="append", default=[], metavar="[STAGE=]SECONDS", help="another time limit for a stage, or for all; may be repeated")
     parser.add_argument("--images", type=int, default=128, metavar="N", help="minibatch of the benchmarks (128)")
     parser.add_argument("--no-peer", dest="peer", action="store_false", help="without PyTorch")
+    parser.add_argument("--installed", action="store_true", help="build nothing: with the convnet that this Python can import")
     parser.add_argument("--list", action="store_true", help="print the stages and their states")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where DEVICE/ is made (benchmarks/results)")
@@ -99,7 +102,7 @@ def main() -> int:
     if not (device or arguments.list or arguments.dry_run):
         sys.exit("gpu_report: no GPU here (nvidia-smi does not name one). --dry-run prints what would be run where there is one")
     folder = Path(os.path.relpath(arguments.results, ROOT)) / (device_folder(device["name"]) if device else "no-gpu")
-    planned = with_limits(stages(folder, arguments.images, arguments.peer), arguments.limit)
+    planned = with_limits(stages(folder, arguments.images, arguments.peer, arguments.installed), arguments.limit)
     chosen = [stage for stage in planned if re.search(arguments.stages, stage.name)]
     if not chosen:
         sys.exit(f"gpu_report: --stages {arguments.stages}: no such stage; there are {', '.join(stage.name for stage in planned)}")

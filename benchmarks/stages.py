@@ -6,6 +6,7 @@ and the GPU before and after (clocks, temperature, power). What a stage prints g
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -61,12 +62,15 @@ class Report:
 
     def __init__(self, folder: Path, source: str, backend: str = "cuda", name: str = "report"):
         self.folder, self.path, self.source, self.backend = folder, folder / f"{name}.json", source, backend
-        try:
-            stored = json.loads(self.path.read_text())
-        except (OSError, ValueError):
-            stored = {}
-        self.stages: dict[str, dict] = stored["stages"] if stored.get("source") == source else {}
+        self.stages = self.stored()
         self.machine: dict = {}
+
+    def stored(self) -> dict[str, dict]:
+        try:
+            content = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return {}
+        return content["stages"] if content.get("source") == self.source else {}
 
     def state(self, stage: Stage) -> str:
         """ "" : never begun. One that never ended was interrupted, with all that ran it."""
@@ -76,12 +80,18 @@ class Report:
     def is_finished(self, stage: Stage) -> bool:
         return self.state(stage) in FINISHED and self.stages[stage.name]["command"] == portable(stage.command)
 
-    def store(self) -> None:
-        """Whole or not at all: a call may be cut off at any time."""
-        content = {"machine": self.machine, "backend": self.backend, "source": self.source, "stages": self.stages}
-        new = self.path.with_suffix(".new")
-        new.write_text(json.dumps(content, indent=1) + "\n")
-        new.replace(self.path)
+    def store(self, name: str) -> None:
+        """What is known of a stage: whole or not at all, as a call may be cut off at any time, and beside what other calls know of theirs."""
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            self.stages = {**self.stages, **self.stored(), name: self.stages[name]}
+            content = {"machine": self.machine, "backend": self.backend, "source": self.source, "stages": self.stages}
+            new = self.path.with_suffix(".new")
+            new.write_text(json.dumps(content, indent=1) + "\n")
+            new.replace(self.path)
+        finally:
+            os.close(folder)
 
     def run(self, stages: Iterable[Stage], again: bool = False, budget: float = float("inf")) -> bool:
         """Runs what is not finished; whether all is. Begins no stage whose limit is beyond the budget, in seconds."""
@@ -103,7 +113,7 @@ class Report:
     def run_stage(self, stage: Stage) -> None:
         record = {"state": "running", "command": portable(stage.command), "limit": stage.limit, "began": time.strftime("%Y-%m-%d %H:%M:%S"), "last_line": "", "gpu_before": gpu()}
         self.stages[stage.name] = record
-        self.store()
+        self.store(stage.name)
         start, output = time.monotonic(), self.folder / f"{stage.name}.txt"
         try:
             record["exit"] = run_limited(stage.command, stage.limit, output)
@@ -115,7 +125,8 @@ class Report:
             lines = output.read_text(errors="replace").split("\n") if output.exists() else []
             record["last_line"] = next((line.strip() for line in reversed(lines) if line.strip()), "")[:200]
             record |= {"seconds": round(time.monotonic() - start, 1), "gpu_after": gpu()}
-            self.store()
+            self.stages[stage.name] = record
+            self.store(stage.name)
             print(f"{stage.name}: {record['state']} after {record['seconds']} s: {record['last_line']}", flush=True)
 
 

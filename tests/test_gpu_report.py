@@ -210,6 +210,14 @@ def test_a_budget_ends_before_a_stage_that_may_not_fit(report, tmp_path):
     assert [times(tmp_path, name) for name in ("short", "long", "later")] == [1, 1, 1]
 
 
+def test_two_calls_at_once_keep_what_the_other_knows(report, tmp_path):
+    one, other = report(), report()
+    assert one.run([counting(tmp_path, "first")]) and other.run([counting(tmp_path, "second")])
+    assert set(stored(tmp_path)["stages"]) == {"first", "second"}
+    assert report("two").run([counting(tmp_path, "third")])
+    assert set(stored(tmp_path)["stages"]) == {"third"}, "of other sources nothing is known"
+
+
 def test_the_sources_are_known_by_their_content_and_results_are_none(tmp_path):
     (tmp_path / "src" / "__pycache__").mkdir(parents=True)
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
@@ -275,6 +283,13 @@ def test_without_a_gpu_it_says_so_and_a_dry_run_prints_the_commands(command, mon
 def test_a_wrong_stage_or_limit_is_named(command, arguments):
     with pytest.raises(SystemExit, match=rf"gpu_report: {arguments[0]} {arguments[1]}: "):
         command(*arguments)
+
+
+def test_what_is_installed_is_not_built(monkeypatch):
+    monkeypatch.setattr(gpu_report.importlib.util, "find_spec", lambda module: module == "xdist" or None)
+    planned = gpu_report.stages(Path("results"), 128, True, installed=True)
+    assert "build" not in {stage.name for stage in planned} and all(stage.command[0] == sys.executable and not stage.after for stage in planned)
+    assert "-n" in next(stage for stage in planned if stage.name == "test-ops").command, "as many tests at once as there are cores, where that can be"
 
 
 @pytest.mark.parametrize("complete", [True, False])
