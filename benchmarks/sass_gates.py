@@ -22,6 +22,10 @@ TILES = r"^(conv|local|fc)_\w+_kernel<float, Tile<.*>, true>$"
 DEPTH = 16  # of tile.cuh
 SHARES = {(64, 128, 8, 8): 0.80, (32, 128, 8, 8): 0.75, (32, 32, 4, 4): 0.58}
 
+# Those of mma_tile.cuh, and what their operands become.
+MMA = r"^conv_\w+_kernel<float, MmaTile<.*>, true>$"
+MMA_SHARES = {"Tf32": 0.12, "Bf16": 0.10, "Bf16x3": 0.13}
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -56,6 +60,23 @@ def narrower(ops: tuple[str, ...], code: list[Instruction]) -> int:
 def tile(kernel: Kernel) -> tuple[int, int, int, int]:
     """M, N, ThreadM, ThreadN of tile.cuh."""
     return tuple(map(int, re.search(r"Tile<(\d+), (\d+), (\d+), (\d+)>", kernel.name).groups()))
+
+
+def mma_tile(kernel: Kernel) -> tuple[str, int, int]:
+    """What operands become, WarpM and WarpN of mma_tile.cuh."""
+    found = re.search(r"MmaTile<(\w+), \d+, \d+, (\d+), (\d+), ", kernel.name)
+    return found[1], int(found[2]), int(found[3])
+
+
+def mma_products(kernel: Kernel) -> int:
+    """Instructions of a warp for one slice: each is for 16 rows, 8 columns, and 8 k or 16."""
+    math, rows, columns = mma_tile(kernel)
+    return (rows // 16) * (columns // 8) * {"Tf32": 2, "Bf16": 1, "Bf16x3": 3}[math]
+
+
+def is_launched(kernel: Kernel) -> bool:
+    """On GPUs without tensor cores for these types the products of mma_tile.cuh are a trap."""
+    return "MmaTile<" not in kernel.name or int(kernel.arch.rstrip("a")) >= 80
 
 
 def products(kernel: Kernel) -> int:
@@ -95,8 +116,16 @@ GATES = (
          "each thread stores quads of 16 bytes"),
     Gate("narrow loads from shared memory", TILES, lambda k: narrower(("LDS",), k.loop), "at most", 0,
          "in the loop one load of 16 bytes brings the operands of 16 multiply-adds or more"),
+    Gate("products on tensor cores in the loop", MMA, lambda k: sum(op.base == "HMMA" for op in k.loop), "at least", mma_products,
+         "the products of a slice are unrolled, so that the sums stay in registers"),
+    Gate("share of products on tensor cores in the loop", MMA, lambda k: k.share, "at least", lambda k: MMA_SHARES[mma_tile(k)[0]],
+         "what the kernels have today, rounded down; a product keeps the tensor cores busy for several other instructions"),
+    Gate("narrow copies to shared memory", MMA, lambda k: narrower(GLOBAL_LOADS, k.loop), "at most", 0,
+         "in the loop each thread copies quads of 16 bytes"),
+    Gate("blocks on a multiprocessor", MMA, lambda k: k.blocks, "at least", lambda k: 2 if k.arch in ("80", "90a", "100") and mma_tile(k)[0] != "Bf16x3" else 1,
+         "while one block waits at its barrier the other multiplies, where shared memory has room for two"),
 )
 
 
 def failures(kernels: list[Kernel]) -> list[str]:
-    return [failure for kernel in kernels for gate in GATES if (failure := gate.failure(kernel))]
+    return [failure for kernel in kernels if is_launched(kernel) for gate in GATES if (failure := gate.failure(kernel))]

@@ -28,8 +28,9 @@ struct Queued<op> {
 
 void define_ops(py::module_& m) {
   const auto named = py::kw_only();
+#define PRECISION "precision"_a = "exact"
 #define WINDOW named, "stride"_a, "padding"_a, "groups"_a
-#define CONV WINDOW, "precision"_a = "exact"
+#define CONV WINDOW, PRECISION
   SHAPE(conv_shape, "images"_a, "filters"_a, named, "stride"_a, "padding"_a);
   OP(conv_forward, "images"_a, "filters"_a, "acts"_a, "workspace"_a, CONV);
   OP(conv_bias_forward, "images"_a, "filters"_a, "biases"_a, "acts"_a, "workspace"_a, CONV, "relu"_a = false);
@@ -50,17 +51,17 @@ void define_ops(py::module_& m) {
   OP(gather_forward, "inputs"_a, "channels"_a, "acts"_a);
   OP(gather_backward, "acts_grad"_a, "channels"_a, "inputs_grad"_a);
 
-  OP(fc_forward, "inputs"_a, "weights"_a, "acts"_a, "workspace"_a);
-  OP(fc_bias_forward, "inputs"_a, "weights"_a, "biases"_a, "acts"_a, "workspace"_a, named, "relu"_a = false);
-  OP(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a, "workspace"_a);
-  OP(fc_backward_weights, "inputs"_a, "acts_grad"_a, "weights_grad"_a, "workspace"_a);
+  OP(fc_forward, "inputs"_a, "weights"_a, "acts"_a, "workspace"_a, named, PRECISION);
+  OP(fc_bias_forward, "inputs"_a, "weights"_a, "biases"_a, "acts"_a, "workspace"_a, named, PRECISION, "relu"_a = false);
+  OP(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a, "workspace"_a, named, PRECISION);
+  OP(fc_backward_weights, "inputs"_a, "acts_grad"_a, "weights_grad"_a, "workspace"_a, named, PRECISION);
 #define SGD named, "rate_slot"_a, "momentum"_a, "decay"_a, "images"_a
   OP(fc_backward_update, "inputs"_a, "acts_grad"_a, "state"_a, "increments"_a, "weights"_a, "workspace"_a, SGD);
   WORKSPACE(fc_backward_update, "inputs"_a, "acts_grad"_a, "state"_a, "increments"_a, "weights"_a, SGD);
-  WORKSPACE(fc_forward, "inputs"_a, "weights"_a, "acts"_a);
-  WORKSPACE(fc_bias_forward, "inputs"_a, "weights"_a, "biases"_a, "acts"_a, named, "relu"_a = false);
-  WORKSPACE(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a);
-  WORKSPACE(fc_backward_weights, "inputs"_a, "acts_grad"_a, "weights_grad"_a);
+  WORKSPACE(fc_forward, "inputs"_a, "weights"_a, "acts"_a, named, PRECISION);
+  WORKSPACE(fc_bias_forward, "inputs"_a, "weights"_a, "biases"_a, "acts"_a, named, PRECISION, "relu"_a = false);
+  WORKSPACE(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a, named, PRECISION);
+  WORKSPACE(fc_backward_weights, "inputs"_a, "acts_grad"_a, "weights_grad"_a, named, PRECISION);
 
   OP(bias_forward, "biases"_a, "acts"_a);
   OP(bias_backward, "acts_grad"_a, "biases_grad"_a, "workspace"_a);

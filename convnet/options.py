@@ -62,7 +62,7 @@ class Options:
     seed: int = option(1, "of initial weights, dropout, crops and random data", kind="int", metavar="N")
     backend: str = option("auto", "auto, cuda, host or simt; auto: cuda where there is a GPU, else host")
     gpu: list[int] | None = option(None, "the GPU of each of the config's devices 0, 1, ..., as 0,1; on host and simt any numbers", kind="devices", metavar="LIST")
-    precision: str = option("exact", "exact, or fast: convolutions with fewer multiplications and somewhat larger rounding errors, where the backend has them", metavar="NAME")
+    precision: str = option("exact", "exact; on host fast: convolutions with fewer multiplications and somewhat larger rounding errors; on cuda bf16x3, tf32 or bf16: products on tensor cores, of rounded operands", metavar="NAME")
     conserve_mem: bool = option(False, "take less memory: compute some activities again in backward instead of keeping them", kind="flag")
     strict_legacy: bool = option(False, "old spellings in the config files are ignored or refused, as by the programs that were released", kind="flag")
     log: str | None = option(None, "write one JSON object a line into this file", kind="path", metavar="FILE")
@@ -149,13 +149,13 @@ class Options:
 
 def check_precision(precision: str) -> None:
     if precision not in PRECISIONS:
-        raise CommandLineError(f"--precision {precision}: expected {' or '.join(PRECISIONS)}")
+        raise CommandLineError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
 
 
 def precision_doubts(precision: str, backend: str) -> list[str]:
-    """What to say where a backend has nothing faster than exact."""
-    return [] if backend.split("_")[0] in PRECISIONS[precision] else [f"--precision {precision}: backend {backend} computes exactly; only "
-                                                       f"{', '.join(sorted(PRECISIONS[precision]))} has faster convolutions"]
+    """What to say where a backend does not know this precision."""
+    there = PRECISIONS[precision]
+    return [] if backend.split("_")[0] in there else [f"--precision {precision}: backend {backend} computes exactly; that is for {', '.join(sorted(there))}"]
 
 
 def parse_option(text: Any, kind: str, where: str, base: Path | None) -> Any:

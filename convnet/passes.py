@@ -10,8 +10,9 @@ from .recorder import Step, Value
 ELEMENTWISE = {"neuron_forward", "neuron_backward", "dropout", "scaled_copy", "eltmax_forward", "eltmax_backward"}
 RECOMPUTED = ELEMENTWISE - {"neuron_backward", "eltmax_backward"} | {"lrn_forward", "spatial_lrn_forward", "max_pool_forward", "avg_pool_forward"}
 # Ops that are told how much rounding they may spend on speed.
-PRECISE = {"conv_forward", "conv_bias_forward", "conv_backward_data", "conv_backward_filters"}
-PRECISIONS = {"exact": {"host", "simt", "cuda"}, "fast": {"host"}}  # and the backends that can do more than exact there
+PRECISE = {"conv_forward", "conv_bias_forward", "conv_backward_data", "conv_backward_filters", "fc_forward", "fc_bias_forward", "fc_backward_data", "fc_backward_weights"}
+# How much (Precision in ops.h), and the backends where it is not the same as exact.
+PRECISIONS = {"exact": {"host", "simt", "cuda"}, "fast": {"host"}, "bf16x3": {"simt", "cuda"}, "tf32": {"simt", "cuda"}, "bf16": {"simt", "cuda"}}
 # The gradient of a cost -> that of what makes its probabilities, with which scalars; and both in one op.
 FUSED_COSTS = {"logreg_backward": ("softmax_backward", set(), "logreg_softmax_backward"),
                "bce_backward": ("neuron_backward", {"logistic"}, "bce_logistic_backward")}

@@ -20,7 +20,7 @@ MEANING = 1  # of what stands in the header of a checkpoint
 def load(path: str | Path, backend: str = "auto", precision: str | None = None) -> TrainedNet:
     """The net of a checkpoint, or of the newest valid one of a run, or of the newest run in a --save-path.
 
-    precision: exact or fast (ops.h); None: as it was trained. Raises MissingInput where there is none, DataError where it is damaged.
+    precision: see Precision in ops.h; None: as it was trained. Raises MissingInput where there is none, DataError where it is damaged.
     """
     newest, damaged = newest_checkpoint(Path(path))
     for text in damaged:

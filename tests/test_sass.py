@@ -130,6 +130,10 @@ def sound(name=TILE, arch="80", **changes):
     return sass.Kernel(arch, name, **{"registers": 168, "shared": 25600, "stack": 0, "threads": 128, **changes}, code=code, labels={".L_x_1": 0})
 
 
+MMA_TILE = "conv_forward_kernel<float, MmaTile<Tf32, 128, 128, 64, 64, 4, 2>, true>"
+MMA = {"name": MMA_TILE, "registers": 232, "shared": 0, "dynamic": 67584}
+MMA_LOOP = {"LDGSTS_E_BYPASS_128": 8, "LDS": 64, "HMMA_1688_F32_TF32": 64, "IMAD": 240}
+
 FAULTS = [
     ("accesses to local memory: 2, expected at most 0", {"after": {"STG_E_128": 32, "STL_64": 1, "LDL_64": 1}}),
     ("bytes of local memory: 16, expected at most 0", {"stack": 16}),
@@ -147,11 +151,19 @@ FAULTS = [
     ("narrow stores to global memory: 4, expected at most 0", {"after": {"STG_E_128": 31, "STG_E": 4}}),
     ("stores of 16 bytes to global memory: 0, expected at least 1", {"after": {"EXIT": 1}}),
     ("narrow loads from shared memory: 1, expected at most 0", {"loop": {"LDG_E_128": 6, "LDS_64": 1, "FFMA": 1024}}),
+    ("products on tensor cores in the loop: 63, expected at least 64", {**MMA, "loop": {**MMA_LOOP, "HMMA_1688_F32_TF32": 63}}),
+    ("share of products on tensor cores in the loop: 0.115, expected at least 0.120", {**MMA, "loop": {**MMA_LOOP, "IMAD": 420}}),
+    ("narrow copies to shared memory: 4, expected at most 0", {**MMA, "loop": {**MMA_LOOP, "LDGSTS_E": 4}}),
+    ("blocks on a multiprocessor: 1, expected at least 2", {**MMA, "arch": "90a", "dynamic": 120000}),
 ]
 
 
 def test_a_sound_kernel_passes():
-    assert failures([sound(), sound(name="sgd_update_kernel<float>", threads=None, registers=64)]) == []
+    assert failures([sound(), sound(name="sgd_update_kernel<float>", threads=None, registers=64), sound(**MMA, loop=MMA_LOOP)]) == []
+
+
+def test_what_is_never_launched_on_a_gpu_is_held_to_nothing():
+    assert failures([sound(**MMA, arch="80", loop={"BRA": 1})]) and not failures([sound(**MMA, arch="75", loop={"BRA": 1})])
 
 
 @pytest.mark.parametrize(("message", "changes"), FAULTS, ids=[message.partition(":")[0] for message, _ in FAULTS])

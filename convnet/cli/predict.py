@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes to print (default 5)")
     parser.add_argument("--multiview-test", action="store_true", help="average over ten views of a photograph, where the net was trained on crops")
     parser.add_argument("--backend", default="auto", help="auto, cuda, host or simt (default auto)")
-    parser.add_argument("--precision", metavar="NAME", help="exact or fast (default: as the net was trained)")
+    parser.add_argument("--precision", metavar="NAME", help="exact, fast, bf16x3, tf32 or bf16, as in convnet-train (default: as the net was trained)")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line for each file")
     return parser
 

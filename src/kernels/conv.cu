@@ -22,12 +22,14 @@ Product backward_data_product(Shape filters, Shape images, int stride, int group
   CHECK(groups <= 65535);                                                         \
   CHECK(is_countable(images) && is_countable(filters) && is_countable(acts))
 
-void forward(Stream stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups, In biases, bool relu) {
+void forward(Stream stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups,
+             Precision precision, In biases = {}, bool relu = false) {
   const Product product = forward_product(filters.shape, acts.shape, groups);
-  const Conv conv{stride, padding, groups, pick_parts(product), part_size(acts.shape)};
+  const Way way = pick_way(stream, images.dtype, precision, product);
+  const Conv conv{stride, padding, groups, way.parts, part_size(acts.shape)};
   WITH_FLOAT_TYPE(images, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, acts, workspace, epilogue_of<T>(biases, relu), [&](Images<T> target, const Epilogue<T>& epilogue) {
-      with_tile<T>(pick_tile(product), is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
+      with_any_tile<T>(way, is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
         launch<conv_forward_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
                images_of<T>(images), images_of<T>(filters), target, conv, epilogue);
       });
@@ -37,27 +39,28 @@ void forward(Stream stream, In images, In filters, Out acts, Out workspace, int 
 
 }  // namespace
 
-void conv_forward(Stream stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups, Precision) {
+void conv_forward(Stream stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images, filters, acts);
-  CHECK_WORKSPACE(workspace, conv_forward_workspace(stream, images, filters, acts, stride, padding, groups, {}));
-  forward(stream, images, filters, acts, workspace, stride, padding, groups, {}, false);
+  CHECK_WORKSPACE(workspace, conv_forward_workspace(stream, images, filters, acts, stride, padding, groups, precision));
+  forward(stream, images, filters, acts, workspace, stride, padding, groups, precision);
 }
 
-void conv_bias_forward(Stream stream, In images, In filters, In biases, Out acts, Out workspace, int stride, int padding, int groups, Precision, bool relu) {
+void conv_bias_forward(Stream stream, In images, In filters, In biases, Out acts, Out workspace, int stride, int padding, int groups, Precision precision, bool relu) {
   CHECK_CONV(images, filters, acts);
   check_biases(__func__, biases, filters.shape[3], images.dtype);
-  CHECK_WORKSPACE(workspace, conv_forward_workspace(stream, images, filters, acts, stride, padding, groups, {}));
-  forward(stream, images, filters, acts, workspace, stride, padding, groups, biases, relu);
+  CHECK_WORKSPACE(workspace, conv_forward_workspace(stream, images, filters, acts, stride, padding, groups, precision));
+  forward(stream, images, filters, acts, workspace, stride, padding, groups, precision, biases, relu);
 }
 
-void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad, Out workspace, int stride, int padding, int groups, Precision) {
+void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad, Out workspace, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images_grad, filters, acts_grad);
   const Product product = backward_data_product(filters.shape, images_grad.shape, stride, groups);
-  const Conv conv{stride, padding, groups, pick_parts(product), part_size(images_grad.shape)};
+  const Way way = pick_way(stream, images_grad.dtype, precision, product);
+  const Conv conv{stride, padding, groups, way.parts, part_size(images_grad.shape)};
   CHECK_WORKSPACE(workspace, parts_bytes(conv.parts, images_grad));
   WITH_FLOAT_TYPE(images_grad, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, images_grad, workspace, [&](Images<T> target) {
-      with_tile<T>(pick_tile(product), is_vector(filters, acts_grad, images_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
+      with_any_tile<T>(way, is_vector(filters, acts_grad, images_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
         launch<conv_backward_data_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
                images_of<T>(acts_grad), images_of<T>(filters), target, int(tiles_over(product.n, Tile::n)), conv);
       });
@@ -65,14 +68,15 @@ void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad
   });
 }
 
-void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_grad, Out workspace, int stride, int padding, int groups, Precision) {
+void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_grad, Out workspace, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images, filters_grad, acts_grad);
   const Product product = backward_filters_product(filters_grad.shape, acts_grad.shape, groups);
-  const Conv conv{stride, padding, groups, pick_parts(product), part_size(filters_grad.shape)};
+  const Way way = pick_way(stream, images.dtype, precision, product);
+  const Conv conv{stride, padding, groups, way.parts, part_size(filters_grad.shape)};
   CHECK_WORKSPACE(workspace, parts_bytes(conv.parts, filters_grad));
   WITH_FLOAT_TYPE(images, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, filters_grad, workspace, [&](Images<T> target) {
-      with_tile<T>(pick_tile(product), is_vector(filters_grad, images, acts_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
+      with_any_tile<T>(way, is_vector(filters_grad, images, acts_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
         launch<conv_backward_filters_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
                images_of<T>(images), images_of<T>(acts_grad), target, conv);
       });
@@ -80,23 +84,23 @@ void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_g
   });
 }
 
-std::int64_t conv_forward_workspace(Stream, In images, In filters, Out acts, int stride, int padding, int groups, Precision) {
+std::int64_t conv_forward_workspace(Stream stream, In images, In filters, Out acts, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images, filters, acts);
-  return parts_bytes(pick_parts(forward_product(filters.shape, acts.shape, groups)), acts);
+  return parts_bytes(pick_way(stream, acts.dtype, precision, forward_product(filters.shape, acts.shape, groups)).parts, acts);
 }
 
-std::int64_t conv_bias_forward_workspace(Stream stream, In images, In filters, In, Out acts, int stride, int padding, int groups, Precision, bool) {
-  return conv_forward_workspace(stream, images, filters, acts, stride, padding, groups, {});
+std::int64_t conv_bias_forward_workspace(Stream stream, In images, In filters, In, Out acts, int stride, int padding, int groups, Precision precision, bool) {
+  return conv_forward_workspace(stream, images, filters, acts, stride, padding, groups, precision);
 }
 
-std::int64_t conv_backward_data_workspace(Stream, In acts_grad, In filters, Out images_grad, int stride, int padding, int groups, Precision) {
+std::int64_t conv_backward_data_workspace(Stream stream, In acts_grad, In filters, Out images_grad, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images_grad, filters, acts_grad);
-  return parts_bytes(pick_parts(backward_data_product(filters.shape, images_grad.shape, stride, groups)), images_grad);
+  return parts_bytes(pick_way(stream, images_grad.dtype, precision, backward_data_product(filters.shape, images_grad.shape, stride, groups)).parts, images_grad);
 }
 
-std::int64_t conv_backward_filters_workspace(Stream, In images, In acts_grad, Out filters_grad, int stride, int padding, int groups, Precision) {
+std::int64_t conv_backward_filters_workspace(Stream stream, In images, In acts_grad, Out filters_grad, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images, filters_grad, acts_grad);
-  return parts_bytes(pick_parts(backward_filters_product(filters_grad.shape, acts_grad.shape, groups)), filters_grad);
+  return parts_bytes(pick_way(stream, filters_grad.dtype, precision, backward_filters_product(filters_grad.shape, acts_grad.shape, groups)).parts, filters_grad);
 }
 
 }  // namespace convnet

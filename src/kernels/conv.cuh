@@ -97,7 +97,7 @@ struct Column {
 // B of conv_forward and conv_backward_data: a thread's row is a channel and a tap, its columns are windows.
 template <class T, class Tile, bool Vector>
 struct WindowRows {
-  using Share = RowShare<T, Tile, Tile::n>;
+  using Share = typename Tile::template RowShare<T, Tile::n>;
   const Images<const T>& source;
   const T* start[Share::quads];  // of the windows, in the first channel of the sum
   int y[Share::quads], x[Share::quads], count[Share::quads];
@@ -119,7 +119,7 @@ struct WindowRows {
 #pragma unroll
     for (int index = 0; index < Share::quads; ++index) {
       const bool meets = unsigned(y[index] + k.high) < unsigned(source.height) && unsigned(x[index] + k.mid) < unsigned(source.width);
-      share.values[index] = load_quad<Vector, false>(inside && meets, start[index] + offset, count[index]);
+      share.template load<Vector, false>(index, inside && meets, start[index] + offset, count[index]);
     }
   }
 };
@@ -127,21 +127,22 @@ struct WindowRows {
 // Stores the tile of conv_forward and conv_backward_data: rows are channels of the output, columns its pixels and images.
 template <class Tile, bool Vector, class T>
 __device__ void store_channels(const Images<T>& target, int first_channel, int first_row, int rows_left, int first_quad,
-                               const Window& rows, const Window& columns, const Sums<T, Tile>& sums, const Epilogue<T>& epilogue = {}) {
+                               const Window& rows, const Window& columns, const typename Tile::template Sums<T>& sums, const Epilogue<T>& epilogue = {}) {
 #pragma unroll
-  for (int j = 0; j < Tile::thread_n / quad; ++j) {
+  for (int j = 0; j < Tile::runs_n; ++j) {
     const Column column(first_quad + Tile::column(j) / quad, target.images, rows, columns);
     if (!column.exists) continue;
     const int y = rows.first_output + column.y * rows.output_step, x = columns.first_output + column.x * columns.output_step;
+    const int n = column.n + Tile::column(j) % quad;
 #pragma unroll
-    for (int i = 0; i < Tile::thread_m; ++i) {
-      const int row = Tile::row(i / quad) + i % quad;
-      Quad<T> values;
+    for (int i = 0; i < Tile::runs_m * Tile::run_m; ++i) {
+      const int row = Tile::row(i / Tile::run_m) + i % Tile::run_m;
+      Run<T, Tile::run_n> values;
 #pragma unroll
-      for (int e = 0; e < quad; ++e) values.at[e] = sums[i][j * quad + e];
+      for (int e = 0; e < Tile::run_n; ++e) values.at[e] = sums.at(i, j * Tile::run_n + e);
       if (row < rows_left)
-        store_quad<Vector>(target.row(first_channel + first_row + row, y, x) + column.n, values, target.images - column.n, target.add,
-                           epilogue, first_channel + first_row + row);
+        store_run<Vector>(target.row(first_channel + first_row + row, y, x) + n, values, target.images - n, target.add,
+                          epilogue, first_channel + first_row + row);
     }
   }
 }
@@ -156,8 +157,8 @@ __device__ void forward_tile(const Images<const T>& images, const Images<const T
   const Range c = range_of(int(blockIdx.z), conv.parts, C);
   const int count = c.count * rows.taps * columns.taps;
 
-  using ShareA = RowShare<T, Tile, Tile::m>;
-  using ShareB = RowShare<T, Tile, Tile::n>;
+  using ShareA = typename Tile::template RowShare<T, Tile::m>;
+  using ShareB = typename Tile::template RowShare<T, Tile::n>;
   const WindowRows<T, Tile, Vector> windows(images, g * C + c.first, first_quad, rows, columns);
   const T* start[ShareA::quads];  // of the thread's filters, at the first channel and tap
   int left[ShareA::quads];
@@ -167,13 +168,13 @@ __device__ void forward_tile(const Images<const T>& images, const Images<const T
     start[index] = filters.data + offset_of(filters, c.first, rows.first_tap, columns.first_tap, g * F + f);
     left[index] = F - f;
   }
-  Walk walk(c.count, columns.taps, count, ShareA::k());
-  Sums<T, Tile> sums = {};
-  multiply<Tile, ShareA, ShareB>(count, sums, [&](ShareA& a, ShareB& b) {
+  Walk<Tile::depth> walk(c.count, columns.taps, count, ShareA::k());
+  typename Tile::template Sums<T> sums = {};
+  Tile::template multiply<ShareA, ShareB>(count, sums, [&](ShareA& a, ShareB& b) {
     const std::int64_t offset = offset_of(filters, walk.at.low, walk.at.high, walk.at.mid, 0);
 #pragma unroll
     for (int index = 0; index < ShareA::quads; ++index)
-      a.values[index] = load_quad<Vector, false>(walk.left > 0, start[index] + offset, left[index]);
+      a.template load<Vector, false>(index, walk.left > 0, start[index] + offset, left[index]);
     windows.fetch(b, walk.left > 0, walk.at);
     walk.advance();
   });
@@ -205,8 +206,8 @@ __device__ void backward_data_tile(const Images<const T>& acts_grad, const Image
   const Range f = {quads.first * quad, min(quads.count * quad, F - quads.first * quad)};
   const int count = quads.count * quad * rows.taps * columns.taps;
 
-  using ShareA = ColumnShare<T, Tile, Tile::m>;
-  using ShareB = RowShare<T, Tile, Tile::n>;
+  using ShareA = typename Tile::template ColumnShare<T, Tile::m>;
+  using ShareB = typename Tile::template RowShare<T, Tile::n>;
   const WindowRows<T, Tile, Vector> windows(acts_grad, g * F + f.first, first_quad, rows, columns);
   const T* start[ShareA::quads];  // of the filters' channels that the thread fetches, at the first tap
   const std::int64_t first_pixel = std::int64_t(rows.origin * acts_grad.width + columns.origin) * untied * int(filters.pitch);
@@ -215,15 +216,15 @@ __device__ void backward_data_tile(const Images<const T>& acts_grad, const Image
     const int c = min(first_channel + ShareA::column(index), C - 1);
     start[index] = filters.data + first_pixel + offset_of(filters, c, rows.first_tap, columns.first_tap, g * F + f.first);
   }
-  Walk walk_a(quads.count * quad, columns.taps, count, ShareA::k()), walk_b(quads.count * quad, columns.taps, count, ShareB::k());
-  Sums<T, Tile> sums = {};
-  multiply<Tile, ShareA, ShareB>(count, sums, [&](ShareA& a, ShareB& b) {
+  Walk<Tile::depth> walk_a(quads.count * quad, columns.taps, count, ShareA::k()), walk_b(quads.count * quad, columns.taps, count, ShareB::k());
+  typename Tile::template Sums<T> sums = {};
+  Tile::template multiply<ShareA, ShareB>(count, sums, [&](ShareA& a, ShareB& b) {
     const Digits& k = walk_a.at;
     const std::int64_t pixel = std::int64_t((k.high * acts_grad.width + k.mid) * untied) * int(filters.pitch);
     const std::int64_t offset = pixel + offset_of(filters, 0, k.high * rows.tap_step, k.mid * columns.tap_step, k.low);
 #pragma unroll
     for (int index = 0; index < ShareA::quads; ++index)
-      a.values[index] = load_quad<Vector, true>(walk_a.left > 0, start[index] + offset, f.count - k.low);
+      a.template load<Vector, true>(index, walk_a.left > 0, start[index] + offset, f.count - k.low);
     windows.fetch(b, walk_b.left > 0 && walk_b.at.low < f.count, walk_b.at);
     walk_a.advance();
     walk_b.advance();
@@ -258,8 +259,8 @@ __device__ void backward_filters_tile(const Images<const T>& images, const Image
   const int F = filters_grad.images / conv.groups, g = int(blockIdx.y), rows = int(filters_grad.rows());
   const int N = images.images, padded = quads_of(N) * quad;
 
-  using ShareA = ColumnShare<T, Tile, Tile::m>;
-  using ShareB = ColumnShare<T, Tile, Tile::n>;
+  using ShareA = typename Tile::template ColumnShare<T, Tile::m>;
+  using ShareB = typename Tile::template ColumnShare<T, Tile::n>;
   const T *start_a[ShareA::quads], *start_b[ShareB::quads];  // of the thread's columns, at the first pixel of acts
   int i[ShareB::quads], j[ShareB::quads];                    // less the padding
 #pragma unroll
@@ -274,33 +275,34 @@ __device__ void backward_filters_tile(const Images<const T>& images, const Image
     start_b[index] = images.data + offset_of(images, g * filters_grad.channels + tap.high, i[index], j[index], 0);
   }
 
-  Walk walk(padded, acts_grad.width, (pixels.first + pixels.count) * padded, pixels.first * padded + ShareA::k());
-  Sums<T, Tile> sums = {};
-  multiply<Tile, ShareA, ShareB>(pixels.count * padded, sums, [&](ShareA& a, ShareB& b) {
+  Walk<Tile::depth> walk(padded, acts_grad.width, (pixels.first + pixels.count) * padded, pixels.first * padded + ShareA::k());
+  typename Tile::template Sums<T> sums = {};
+  Tile::template multiply<ShareA, ShareB>(pixels.count * padded, sums, [&](ShareA& a, ShareB& b) {
     const int n = walk.at.low, x = walk.at.mid, y = walk.at.high, first_v = y * conv.stride, first_u = x * conv.stride;
     const std::int64_t offset_a = offset_of(acts_grad, 0, y, x, n), offset_b = offset_of(images, 0, first_v, first_u, n);
 #pragma unroll
     for (int index = 0; index < ShareA::quads; ++index)
-      a.values[index] = load_quad<Vector, true>(walk.left > 0, start_a[index] + offset_a, N - n);
+      a.template load<Vector, true>(index, walk.left > 0, start_a[index] + offset_a, N - n);
 #pragma unroll
     for (int index = 0; index < ShareB::quads; ++index) {
       const bool inside = unsigned(first_v + i[index]) < unsigned(images.height) && unsigned(first_u + j[index]) < unsigned(images.width);
-      b.values[index] = load_quad<Vector, true>(walk.left > 0 && inside, start_b[index] + offset_b, N - n);
+      b.template load<Vector, true>(index, walk.left > 0 && inside, start_b[index] + offset_b, N - n);
     }
     walk.advance();
   });
 
   T* const target = filters_grad.data + g * F;
 #pragma unroll
-  for (int j = 0; j < Tile::thread_n; ++j) {
-    const int row = first_row + Tile::column(j / quad) + j % quad;
+  for (int j = 0; j < Tile::runs_n * Tile::run_n; ++j) {
+    const int row = first_row + Tile::column(j / Tile::run_n) + j % Tile::run_n;
+    asm volatile("" ::: "memory");  // else all addresses are computed first, and some are spilled (sm_80)
 #pragma unroll
-    for (int i = 0; i < Tile::thread_m / quad; ++i) {
+    for (int i = 0; i < Tile::runs_m; ++i) {
       const int f = first_filter + Tile::row(i);
-      Quad<T> values;
+      Run<T, Tile::run_m> values;
 #pragma unroll
-      for (int e = 0; e < quad; ++e) values.at[e] = sums[i * quad + e][j];
-      if (row < rows && f < F) store(target + (skipped + row) * filters_grad.pitch + f, values, F - f);
+      for (int e = 0; e < Tile::run_m; ++e) values.at[e] = sums.at(i * Tile::run_m + e, j);
+      if (row < rows && f < F) store(target + std::int64_t(skipped + row) * int(filters_grad.pitch) + f, values, F - f);
     }
   }
 }
@@ -310,7 +312,7 @@ template <class T, class Tile, bool Vector>
 __device__ void backward_filters_tile(const Images<const T>& images, const Images<const T>& acts_grad, const Images<T>& filters_grad,
                                       const Conv& conv, int first_filter, int first_row, int skipped, Range pixels) {
   backward_filters_tile<T, Tile, Vector>(images, acts_grad, filters_grad, conv, first_filter, first_row, skipped, pixels,
-                                         [&](T* target, const Quad<T>& values, int count) { store_quad<Vector>(target, values, count, filters_grad.add); });
+                                         [&](T* target, const Run<T, Tile::run_m>& values, int count) { store_run<Vector>(target, values, count, filters_grad.add); });
 }
 
 // Blocks: x = tile of filters of the group, then tile of (channel, i, j); y = group; z = part of the pixels of acts.

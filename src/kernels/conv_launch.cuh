@@ -4,6 +4,8 @@
 #include <limits>
 #include "conv.cuh"
 #include "conv_problem.h"
+#include "mma_tile.cuh"
+#include "ops.h"
 
 namespace convnet {
 
@@ -12,11 +14,9 @@ namespace convnet {
 using Large = Tile<64, 128, 8, 8>;
 using Wide = Tile<32, 128, 8, 8>;
 using Small = Tile<32, 32, 4, 4>;
-enum class Size { large, wide, small };
-struct TileSize {
-  int m, n;
-};
-inline constexpr TileSize tile_sizes[] = {{Large::m, Large::n}, {Wide::m, Wide::n}, {Small::m, Small::n}};
+// On tensor cores there is one, of two or, where numbers are two planes, of four warps across.
+template <class Math>
+using Mma = MmaTile<Math, 128, 128, 64, Math::planes == 1 ? 64 : 32, 4, Math::planes == 1 ? 2 : 1>;
 
 // The product that a call is: (m, n) of each group, and of each phase of conv_backward_data and pixel of local, and its
 // k: units that no part divides, of so many each.
@@ -24,34 +24,64 @@ struct Product {
   std::int64_t m, n, groups, units, unit;
 };
 
+// How a product is computed: on tensor cores unless `exact`, in which tile, and how many blocks share the k of a tile.
+enum class Size { large, wide, small, mma };
+struct Way {
+  Precision precision;
+  Size size;
+  int parts;
+};
+
 inline std::int64_t tiles_over(std::int64_t size, int tile) { return ceil_div<std::int64_t>(size, tile); }
 
-// The large tile unless it wastes over a fifth more rows than the wide one; the small one where there are few columns.
-// As with the parts, shapes alone decide, so that rows with and without padding are summed in the same order.
-inline Size pick_tile(const Product& p) {
-  if (p.n <= 2 * Small::n) return Size::small;
-  const std::int64_t wide = tiles_over(p.m, Wide::m) * Wide::m, large = tiles_over(p.m, Large::m) * Large::m;
-  return 5 * wide < 4 * large ? Size::wide : Size::large;
-}
-
-// How many blocks share the k of a tile: so many that a large GPU is full (132 multiprocessors with 4 blocks each),
-// each with work enough to pay for adding up.
-inline int pick_parts(const Product& p) {
-  constexpr std::int64_t blocks_wanted = 512, least_work = 256;
-  const auto [m, n] = tile_sizes[int(pick_tile(p))];
-  const std::int64_t blocks = std::max<std::int64_t>(1, tiles_over(p.m, m) * tiles_over(p.n, n) * p.groups);
+// So many parts that a large GPU is full (132 multiprocessors, each with blocks_wanted / 132), each with work enough to
+// pay for adding up.
+template <class Tile>
+int pick_parts(const Product& p, std::int64_t blocks_wanted) {
+  constexpr std::int64_t least_work = 256;
+  const std::int64_t blocks = std::max<std::int64_t>(1, tiles_over(p.m, Tile::m) * tiles_over(p.n, Tile::n) * p.groups);
   return int(std::max<std::int64_t>(1, std::min({blocks_wanted / blocks, p.units * p.unit / least_work, p.units})));
 }
 
-// Calls body(tile, vector): the kernel's template arguments.
+// Exactly: with the large tile unless it wastes over a fifth more rows than the wide one; the small one where there are
+// few columns. As with the parts, shapes alone decide, so that rows with and without padding are summed in the same order.
+inline Way pick_way(const Product& p) {
+  constexpr std::int64_t blocks_wanted = 512;
+  if (p.n <= 2 * Small::n) return {Precision::exact, Size::small, pick_parts<Small>(p, blocks_wanted)};
+  const std::int64_t wide = tiles_over(p.m, Wide::m) * Wide::m, large = tiles_over(p.m, Large::m) * Large::m;
+  if (5 * wide < 4 * large) return {Precision::exact, Size::wide, pick_parts<Wide>(p, blocks_wanted)};
+  return {Precision::exact, Size::large, pick_parts<Large>(p, blocks_wanted)};
+}
+
+// As `precision` allows: on tensor cores, where there are any and the tile is not mostly empty.
+inline Way pick_way(Stream stream, Dtype dtype, Precision precision, const Product& p) {
+  constexpr std::int64_t blocks_wanted = 264;
+  const bool rounds = precision != Precision::exact && precision != Precision::fast;
+  if (!rounds || dtype != Dtype::float32 || p.m <= Mma<Tf32>::m / 4 || p.n <= Mma<Tf32>::n / 2 || !has_tensor_cores(stream)) return pick_way(p);
+  return {precision, Size::mma, pick_parts<Mma<Tf32>>(p, blocks_wanted)};
+}
+
+// Calls body(tile, vector): the template arguments of a kernel that is exact.
 template <class T, class Body>
-void with_tile(Size size, bool vector, Body body) {
+void with_tile(const Way& way, bool vector, Body body) {
   if constexpr (sizeof(T) == 4) {
-    if (vector && size == Size::large) return body(Large{}, std::true_type{});
-    if (vector && size == Size::wide) return body(Wide{}, std::true_type{});
+    if (vector && way.size == Size::large) return body(Large{}, std::true_type{});
+    if (vector && way.size == Size::wide) return body(Wide{}, std::true_type{});
     if (vector) return body(Small{}, std::true_type{});
   }
   body(Small{}, std::false_type{});
+}
+
+// The same of one that may be on tensor cores.
+template <class T, class Body>
+void with_any_tile(const Way& way, bool vector, Body body) {
+  const auto with_math = [&]<class Math>(Math) { vector ? body(Mma<Math>{}, std::true_type{}) : body(Mma<Math>{}, std::false_type{}); };
+  if constexpr (sizeof(T) == 4) {
+    if (way.precision == Precision::tf32) return with_math(Tf32{});
+    if (way.precision == Precision::bf16) return with_math(Bf16{});
+    if (way.precision == Precision::bf16x3) return with_math(Bf16x3{});
+  }
+  with_tile<T>(way, vector, body);
 }
 
 inline std::int64_t columns_of(std::int64_t pixels, Shape shape) { return pixels * ceil_div<std::int64_t>(shape.images(), quad) * quad; }
@@ -107,7 +137,7 @@ template <class Tile>
 Grid grid_of(const Product& p, const Conv& conv) {
   const std::int64_t phases = p.groups / conv.groups;  // or pixels
   const std::int64_t blocks = tiles_over(p.m, Tile::m) * tiles_over(p.n, Tile::n) * phases;
-  return {dim3(unsigned(blocks), unsigned(conv.groups), unsigned(conv.parts)), dim3(Tile::threads)};
+  return {dim3(unsigned(blocks), unsigned(conv.groups), unsigned(conv.parts)), dim3(Tile::threads), Tile::shared_bytes};
 }
 
 }  // namespace convnet

@@ -68,6 +68,17 @@ void launch(Grid grid, Stream stream, Args&&... args) {
 #endif
 }
 
+// Whether the device has mma.sync and cp.async: from sm_80 on.
+inline bool has_tensor_cores([[maybe_unused]] Stream stream) {
+#ifdef __CUDACC__
+  int major = 0;
+  CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, stream.device));
+  return major >= 8;
+#else
+  return true;
+#endif
+}
+
 // Threads of element-wise kernels: x = 32 images, y = 8 rows; blocks: x = rows (there may be more than
 // 65535), y = images.
 constexpr int rows_threads = 256;  // for __launch_bounds__: without them a kernel must do with the registers of 1024

@@ -22,24 +22,24 @@ Tensor as_pixel(Tensor tensor) {
 
 }  // namespace
 
-void fc_forward(Stream stream, In inputs, In weights, Out acts, Out workspace) {
+void fc_forward(Stream stream, In inputs, In weights, Out acts, Out workspace, Precision precision) {
   CHECK_FC(inputs, weights, acts);
-  conv_forward(stream, as_pixel(inputs), as_pixel(weights), as_pixel(acts), workspace, 1, 0, 1, Precision::exact);
+  conv_forward(stream, as_pixel(inputs), as_pixel(weights), as_pixel(acts), workspace, 1, 0, 1, precision);
 }
 
-void fc_bias_forward(Stream stream, In inputs, In weights, In biases, Out acts, Out workspace, bool relu) {
+void fc_bias_forward(Stream stream, In inputs, In weights, In biases, Out acts, Out workspace, Precision precision, bool relu) {
   CHECK_FC(inputs, weights, acts);
-  conv_bias_forward(stream, as_pixel(inputs), as_pixel(weights), biases, as_pixel(acts), workspace, 1, 0, 1, Precision::exact, relu);
+  conv_bias_forward(stream, as_pixel(inputs), as_pixel(weights), biases, as_pixel(acts), workspace, 1, 0, 1, precision, relu);
 }
 
-void fc_backward_data(Stream stream, In acts_grad, In weights, Out inputs_grad, Out workspace) {
+void fc_backward_data(Stream stream, In acts_grad, In weights, Out inputs_grad, Out workspace, Precision precision) {
   CHECK_FC(inputs_grad, weights, acts_grad);
-  conv_backward_data(stream, as_pixel(acts_grad), as_pixel(weights), as_pixel(inputs_grad), workspace, 1, 0, 1, Precision::exact);
+  conv_backward_data(stream, as_pixel(acts_grad), as_pixel(weights), as_pixel(inputs_grad), workspace, 1, 0, 1, precision);
 }
 
-void fc_backward_weights(Stream stream, In inputs, In acts_grad, Out weights_grad, Out workspace) {
+void fc_backward_weights(Stream stream, In inputs, In acts_grad, Out weights_grad, Out workspace, Precision precision) {
   CHECK_FC(inputs, weights_grad, acts_grad);
-  conv_backward_filters(stream, as_pixel(inputs), as_pixel(acts_grad), as_pixel(weights_grad), workspace, 1, 0, 1, Precision::exact);
+  conv_backward_filters(stream, as_pixel(inputs), as_pixel(acts_grad), as_pixel(weights_grad), workspace, 1, 0, 1, precision);
 }
 
 void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out increments, Out weights, Out, int rate_slot, double momentum, double decay, int images) {
@@ -52,7 +52,7 @@ void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out in
   CHECK(increments.pitch == weights.pitch);
   const Product product = backward_filters_product(w.shape, g.shape, 1);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
-    with_tile<T>(pick_tile(product), is_vector(w, x, g, 1) && is_vectorizable(v), [&]<class Tile, class Vector>(Tile, Vector) {
+    with_tile<T>(pick_way(product), is_vector(w, x, g, 1) && is_vectorizable(v), [&]<class Tile, class Vector>(Tile, Vector) {
       const Conv conv{1, 0, 1, 1, 0};
       launch<fc_backward_update_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream, images_of<T>(x), images_of<T>(g),
              rows_of<double>(state), images_of<T>(v), images_of<T>(w), conv, rate_slot, T(momentum), T(decay), T(images));
@@ -62,23 +62,23 @@ void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out in
 
 std::int64_t fc_backward_update_workspace(Stream, In, In, In, Out, Out, int, double, double, int) { return 0; }
 
-std::int64_t fc_forward_workspace(Stream stream, In inputs, In weights, Out acts) {
+std::int64_t fc_forward_workspace(Stream stream, In inputs, In weights, Out acts, Precision precision) {
   CHECK_FC(inputs, weights, acts);
-  return conv_forward_workspace(stream, as_pixel(inputs), as_pixel(weights), as_pixel(acts), 1, 0, 1, Precision::exact);
+  return conv_forward_workspace(stream, as_pixel(inputs), as_pixel(weights), as_pixel(acts), 1, 0, 1, precision);
 }
 
-std::int64_t fc_bias_forward_workspace(Stream stream, In inputs, In weights, In, Out acts, bool) {
-  return fc_forward_workspace(stream, inputs, weights, acts);
+std::int64_t fc_bias_forward_workspace(Stream stream, In inputs, In weights, In, Out acts, Precision precision, bool) {
+  return fc_forward_workspace(stream, inputs, weights, acts, precision);
 }
 
-std::int64_t fc_backward_data_workspace(Stream stream, In acts_grad, In weights, Out inputs_grad) {
+std::int64_t fc_backward_data_workspace(Stream stream, In acts_grad, In weights, Out inputs_grad, Precision precision) {
   CHECK_FC(inputs_grad, weights, acts_grad);
-  return conv_backward_data_workspace(stream, as_pixel(acts_grad), as_pixel(weights), as_pixel(inputs_grad), 1, 0, 1, Precision::exact);
+  return conv_backward_data_workspace(stream, as_pixel(acts_grad), as_pixel(weights), as_pixel(inputs_grad), 1, 0, 1, precision);
 }
 
-std::int64_t fc_backward_weights_workspace(Stream stream, In inputs, In acts_grad, Out weights_grad) {
+std::int64_t fc_backward_weights_workspace(Stream stream, In inputs, In acts_grad, Out weights_grad, Precision precision) {
   CHECK_FC(inputs, weights_grad, acts_grad);
-  return conv_backward_filters_workspace(stream, as_pixel(inputs), as_pixel(acts_grad), as_pixel(weights_grad), 1, 0, 1, Precision::exact);
+  return conv_backward_filters_workspace(stream, as_pixel(inputs), as_pixel(acts_grad), as_pixel(weights_grad), 1, 0, 1, precision);
 }
 
 }  // namespace convnet

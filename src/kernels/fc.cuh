@@ -21,8 +21,8 @@ fc_backward_update_kernel(Images<const T> inputs, Images<const T> acts_grad, Row
     Quad<T> v = load_quad<Vector, false>(true, increment, count), w = load_quad<Vector, false>(true, weight, count);
 #pragma unroll
     for (int e = 0; e < quad; ++e) step(gradient.at[e], v.at[e], w.at[e]);
-    store_quad<Vector>(increment, v, count, false);
-    store_quad<Vector>(weight, w, count, false);
+    store_run<Vector>(increment, v, count, false);
+    store_run<Vector>(weight, w, count, false);
   });
 }
 

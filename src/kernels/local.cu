@@ -34,11 +34,12 @@ void local_forward(Stream stream, In images, In weights, Out acts, Out workspace
   CHECK_LOCAL(images, weights, acts);
   const In filters = first_filters(weights);
   const Product product = local_forward_product(filters.shape, acts.shape, groups);
-  const Conv conv{stride, padding, groups, pick_parts(product), part_size(acts.shape)};
+  const Way way = pick_way(product);
+  const Conv conv{stride, padding, groups, way.parts, part_size(acts.shape)};
   CHECK_WORKSPACE(workspace, parts_bytes(conv.parts, acts));
   WITH_FLOAT_TYPE(images, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, acts, workspace, [&](Images<T> target) {
-      with_tile<T>(pick_tile(product), is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
+      with_tile<T>(way, is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
         launch<local_forward_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
                images_of<T>(images), images_of<T>(filters), target, conv);
       });
@@ -50,11 +51,12 @@ void local_backward_data(Stream stream, In acts_grad, In weights, Out images_gra
   CHECK_LOCAL(images_grad, weights, acts_grad);
   const In filters = first_filters(weights);
   const Product product = local_backward_data_product(filters.shape, images_grad.shape, stride, groups);
-  const Conv conv{stride, padding, groups, pick_parts(product), part_size(images_grad.shape)};
+  const Way way = pick_way(product);
+  const Conv conv{stride, padding, groups, way.parts, part_size(images_grad.shape)};
   CHECK_WORKSPACE(workspace, parts_bytes(conv.parts, images_grad));
   WITH_FLOAT_TYPE(images_grad, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, images_grad, workspace, [&](Images<T> target) {
-      with_tile<T>(pick_tile(product), is_vector(filters, acts_grad, images_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
+      with_tile<T>(way, is_vector(filters, acts_grad, images_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
         launch<local_backward_data_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
                images_of<T>(acts_grad), images_of<T>(filters), target, conv);
       });
@@ -68,7 +70,7 @@ void local_backward_weights(Stream stream, In images, In acts_grad, Out weights_
   const Product product = local_backward_weights_product(filters_grad.shape, acts_grad.shape, groups);
   const Conv conv{stride, padding, groups, 1, 0};
   WITH_FLOAT_TYPE(images, [&]<class T>(T) {
-    with_tile<T>(pick_tile(product), is_vector(filters_grad, images, acts_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
+    with_tile<T>(pick_way(product), is_vector(filters_grad, images, acts_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
       launch<local_backward_weights_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
              images_of<T>(images), images_of<T>(acts_grad), images_of<T>(filters_grad), conv);
     });
@@ -77,12 +79,12 @@ void local_backward_weights(Stream stream, In images, In acts_grad, Out weights_
 
 std::int64_t local_forward_workspace(Stream, In images, In weights, Out acts, int stride, int padding, int groups) {
   CHECK_LOCAL(images, weights, acts);
-  return parts_bytes(pick_parts(local_forward_product(first_filters(weights).shape, acts.shape, groups)), acts);
+  return parts_bytes(pick_way(local_forward_product(first_filters(weights).shape, acts.shape, groups)).parts, acts);
 }
 
 std::int64_t local_backward_data_workspace(Stream, In acts_grad, In weights, Out images_grad, int stride, int padding, int groups) {
   CHECK_LOCAL(images_grad, weights, acts_grad);
-  return parts_bytes(pick_parts(local_backward_data_product(first_filters(weights).shape, images_grad.shape, stride, groups)), images_grad);
+  return parts_bytes(pick_way(local_backward_data_product(first_filters(weights).shape, images_grad.shape, stride, groups)).parts, images_grad);
 }
 
 std::int64_t local_backward_weights_workspace(Stream, In images, In acts_grad, Out weights_grad, int stride, int padding, int groups) {

@@ -13,7 +13,7 @@ namespace convnet {
 
 // ---- convolution ---------------------------------------------------------------------------------
 
-// How much rounding an op may spend on speed.
+// How much rounding a convolution or a fully connected layer may spend on speed.
 //   exact  sums of the products as the formula has them
 //   fast   also what multiplies less: on host, Winograd's F(9 - r, r) along the rows, where the stride is 1, filters are r = 3
 //          to 5 pixels wide, there are 16 or more images, a group has 16 or more channels and 16 or more filters, and rows are wide enough for a tile (host/conv_winograd.h).
@@ -21,7 +21,12 @@ namespace convnet {
 //          (8 (D + 21)^1/2 + 8) u S of the exact one; D are the products down a column of the filter and over the channels, S is the
 //          algorithm's own sum with all its numbers, those of the transforms too, taken absolutely. Measured, the error
 //          is about 3 times that of exact, and 5 times in backward_filters, where both are smaller.
-enum class Precision : std::uint8_t { exact, fast };
+//   bf16x3, tf32, bf16
+//          float32 operands are rounded for tensor cores, and summed in float32: to the sum of two bfloat16, to tf32 or to
+//          bfloat16. On cuda and simt, from sm_80 on, where m > 32 and n > 64 (conv_launch.cuh); all else is exact, as is host.
+//          Each result is within (8 D^1/2 + 8) u S + e S of the exact one; D and S are the number of products and the sum of
+//          their absolute values, e = 2^-14.4, 2^-9.99 and 2^-6.99. bf16x3 makes NaN of infinite operands.
+enum class Precision : std::uint8_t { exact, fast, bf16x3, tf32, bf16 };
 
 // Output of a convolution: (filters, 1 + ceil((2 padding + height - filter height) / stride), ..., images);
 // the last windows may hang over the edge, where the image is zero.
@@ -92,23 +97,23 @@ void gather_backward(Stream, In acts_grad, In channels, Out inputs_grad);
 // Fully connected layer; inputs and acts may have any rank, all dimensions but the images are one.
 //   acts[o,n] = sum over i of inputs[i,n] * weights[i,o]
 // weights: (inputs, outputs).
-void fc_forward(Stream, In inputs, In weights, Out acts, Out workspace);
-std::int64_t fc_forward_workspace(Stream, In inputs, In weights, Out acts);
+void fc_forward(Stream, In inputs, In weights, Out acts, Out workspace, Precision precision);
+std::int64_t fc_forward_workspace(Stream, In inputs, In weights, Out acts, Precision precision);
 
 // fc_forward, bias_forward and, with `relu`, neuron_forward of a relu in one: see conv_bias_forward.
 // biases: (outputs,).
-void fc_bias_forward(Stream, In inputs, In weights, In biases, Out acts, Out workspace, bool relu);
-std::int64_t fc_bias_forward_workspace(Stream, In inputs, In weights, In biases, Out acts, bool relu);
+void fc_bias_forward(Stream, In inputs, In weights, In biases, Out acts, Out workspace, Precision precision, bool relu);
+std::int64_t fc_bias_forward_workspace(Stream, In inputs, In weights, In biases, Out acts, Precision precision, bool relu);
 
 // Gradient of fc_forward by its inputs.
 //   inputs_grad[i,n] = sum over o of weights[i,o] * acts_grad[o,n]
-void fc_backward_data(Stream, In acts_grad, In weights, Out inputs_grad, Out workspace);
-std::int64_t fc_backward_data_workspace(Stream, In acts_grad, In weights, Out inputs_grad);
+void fc_backward_data(Stream, In acts_grad, In weights, Out inputs_grad, Out workspace, Precision precision);
+std::int64_t fc_backward_data_workspace(Stream, In acts_grad, In weights, Out inputs_grad, Precision precision);
 
 // Gradient of fc_forward by its weights.
 //   weights_grad[i,o] = sum over n of inputs[i,n] * acts_grad[o,n]
-void fc_backward_weights(Stream, In inputs, In acts_grad, Out weights_grad, Out workspace);
-std::int64_t fc_backward_weights_workspace(Stream, In inputs, In acts_grad, Out weights_grad);
+void fc_backward_weights(Stream, In inputs, In acts_grad, Out weights_grad, Out workspace, Precision precision);
+std::int64_t fc_backward_weights_workspace(Stream, In inputs, In acts_grad, Out weights_grad, Precision precision);
 
 // fc_backward_weights and, with the gradient that it overwrites, sgd_update in one, to the bit: the gradient is not kept.
 void fc_backward_update(Stream, In inputs, In acts_grad, In state, Out increments, Out weights, Out workspace, int rate_slot, double momentum, double decay, int images);

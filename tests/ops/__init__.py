@@ -7,11 +7,15 @@ between guard bands; and, where `cost` is given, against central differences. `b
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 Arrays = tuple[np.ndarray, ...]
+UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+# Precisions that round operands (ops.h), and what that may add to the error of a product, relative: of an operand,
+# 2^-11 to 10 bits of fraction, 2^-8 to 7; twice 7 bits leave 2^-16, and of their four products one is left out.
+ROUNDED = {"tf32": 2 * 2**-11 + 2**-22, "bf16": 2 * 2**-8 + 2**-16, "bf16x3": 3 * 2**-16 + 2**-30}
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Case:
     magnitude   the same with all terms taken absolutely: what rounding errors are measured by;
                 by default the reference on absolute inputs
     sums        D, the longest chain of additions; steps: t, transcendental functions and divisions on the path
+    operands    what rounding the operands may add to the error of a float32 product, relative
     exact       the inputs are such that float32 arithmetic is exact: tolerance 0
     cost        (the array `at`) -> number whose derivative by `at` the first output is
     initial     output name -> values it holds before the call, for ops that read what they overwrite
@@ -42,6 +47,7 @@ class Case:
     magnitude: Callable[..., Arrays | np.ndarray] | None = None
     sums: int = 1
     steps: int = 1
+    operands: float = 0.0
     exact: bool = False
     cost: Callable[[np.ndarray], float] | None = None
     at: np.ndarray | None = None
@@ -57,12 +63,13 @@ class Case:
         return as_tuple(self.reference(*self.inputs.values(), **self.scalars))
 
     def bound(self, unit: float) -> Arrays:
-        """Componentwise bound of the error: (8 sqrt(D) + 8 t) u S, with S the magnitude (ARCHITECTURE, Proof)."""
+        """Componentwise bound of the error: ((8 sqrt(D) + 8 t) u + e) S, with S the magnitude, e of the operands (ARCHITECTURE, Proof)."""
         if self.magnitude:
             sizes = self.magnitude(*self.inputs.values(), **self.scalars)
         else:
             sizes = self.reference(*(np.abs(a) for a in self.inputs.values()), **self.scalars)
-        return tuple((8 * np.sqrt(self.sums) + 8 * self.steps) * unit * np.abs(s) for s in as_tuple(sizes))
+        operands = self.operands * (unit == UNIT["float32"])
+        return tuple(((8 * np.sqrt(self.sums) + 8 * self.steps) * unit + operands) * np.abs(s) for s in as_tuple(sizes))
 
 
 def as_tuple(arrays: Arrays | np.ndarray) -> Arrays:
@@ -89,3 +96,12 @@ def numeric_gradient(cost: Callable[[np.ndarray], float], at: np.ndarray, h: flo
     for i in np.ndindex(at.shape):
         gradient[i] = (8 * (moved(i, h) - moved(i, -h)) - (moved(i, 2 * h) - moved(i, -2 * h))) / (12 * h)
     return gradient
+
+
+def at_precision(case: Case, precision: str) -> Case:
+    """A product with operands that may be rounded."""
+    def without_precision(function):
+        return function and (lambda *arrays, precision, **scalars: function(*arrays, **scalars))
+
+    return replace(case, name=f"{case.name}-{precision}", scalars={**case.scalars, "precision": precision}, operands=ROUNDED[precision],
+                   reference=without_precision(case.reference), magnitude=without_precision(case.magnitude))

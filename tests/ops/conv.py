@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from . import Case, integers, normal
+from . import ROUNDED, Case, at_precision, integers, normal
 
 
 def conv_shape(images, filters, stride, padding):
@@ -258,3 +258,14 @@ CASES = [case for group in (
     cases("gradient", (2, 4, 5, 3), (3, 3, 2), padding=1, check=True),
     cases("gradient-strided-groups", (4, 5, 4, 2), (6, 3, 3), stride=2, padding=2, groups=2, check=True),
 ) for case in group]
+
+# Tensor cores: all that has more than 32 rows and 64 columns takes them.
+TENSOR_CORES = [case for group in (
+    cases("tensor-cores-odd-sizes", (37, 6, 5, 9), (45, 3, 3), padding=1),
+    cases("tensor-cores-integers", (34, 5, 6, 33), (33, 3, 2), padding=2, exact=True),
+    cases("tensor-cores-2-groups-strided", (80, 7, 9, 6), (72, 3, 3), stride=2, padding=1, groups=2),
+    cases("tensor-cores-over-a-tile", (130, 3, 3, 40), (133, 2, 2), exact=True),
+    cases("tensor-cores-in-parts", (72, 9, 8, 8), (36, 3, 3), padding=1),
+    cases("tensor-cores-few-products", (34, 2, 1, 33), (35, 2, 1), exact=True),
+) for case in group]
+CASES += [at_precision(case, precision) for precision in ROUNDED for case in TENSOR_CORES]

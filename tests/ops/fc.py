@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import Case, integers, normal
+from . import ROUNDED, Case, at_precision, integers, normal
 from .sgd import EXACT, STATE, magnitude, sgd_update
 
 
@@ -101,3 +101,4 @@ CASES = [case for group in (
     cases("gradient-pixels", (3, 2, 3, 5), (7, 5), check=True),
 ) for case in group]
 CASES += [update_case("not-finite-changes-nothing", integers(7, 3), integers(17, 3), exact=True, state=(3, 0, 0.5))]
+CASES += [at_precision(case, precision) for precision in ROUNDED for case in cases("tensor-cores", (70, 65), (130, 65))[:-1]]

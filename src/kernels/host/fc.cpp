@@ -325,7 +325,8 @@ void with_backward_weights(const FcProblem& problem, Body body) {
 
 }  // namespace
 
-std::int64_t fc_forward_workspace(Stream stream, In inputs, In weights, Out acts) {
+std::int64_t fc_forward_workspace(Stream stream, In inputs, In weights, Out acts,
+                                  Precision) {
   const FcProblem problem = fc_problem(__func__, inputs, weights, acts);
   std::int64_t bytes = 0;
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
@@ -339,7 +340,7 @@ namespace {
 void forward(const char* op, Stream stream, In inputs, In weights, Out acts, Out workspace,
              In biases = {}, bool relu = false) {
   const FcProblem problem = fc_problem(op, inputs, weights, acts);
-  check_workspace(op, workspace, fc_forward_workspace(stream, inputs, weights, acts));
+  check_workspace(op, workspace, fc_forward_workspace(stream, inputs, weights, acts, {}));
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const Epilogue<T> epilogue = epilogue_of<T>(biases, relu);
     if (few_images<T>(problem)) {
@@ -353,21 +354,23 @@ void forward(const char* op, Stream stream, In inputs, In weights, Out acts, Out
 
 }  // namespace
 
-void fc_forward(Stream stream, In inputs, In weights, Out acts, Out workspace) {
+void fc_forward(Stream stream, In inputs, In weights, Out acts, Out workspace, Precision) {
   forward(__func__, stream, inputs, weights, acts, workspace);
 }
 
-std::int64_t fc_bias_forward_workspace(Stream stream, In inputs, In weights, In, Out acts, bool) {
-  return fc_forward_workspace(stream, inputs, weights, acts);
+std::int64_t fc_bias_forward_workspace(Stream stream, In inputs, In weights, In, Out acts,
+                                       Precision, bool) {
+  return fc_forward_workspace(stream, inputs, weights, acts, {});
 }
 
 void fc_bias_forward(Stream stream, In inputs, In weights, In biases, Out acts, Out workspace,
-                     bool relu) {
+                     Precision, bool relu) {
   check_biases(__func__, biases, weights.shape[1], inputs.dtype);
   forward(__func__, stream, inputs, weights, acts, workspace, biases, relu);
 }
 
-std::int64_t fc_backward_data_workspace(Stream stream, In acts_grad, In weights, Out inputs_grad) {
+std::int64_t fc_backward_data_workspace(Stream stream, In acts_grad, In weights, Out inputs_grad,
+                                        Precision) {
   const FcProblem problem = fc_problem(__func__, inputs_grad, weights, acts_grad);
   std::int64_t bytes = 0;
   WITH_FLOAT_TYPE(inputs_grad, [&]<class T>(T) {
@@ -376,17 +379,18 @@ std::int64_t fc_backward_data_workspace(Stream stream, In acts_grad, In weights,
   return bytes;
 }
 
-void fc_backward_data(Stream stream, In acts_grad, In weights, Out inputs_grad, Out workspace) {
+void fc_backward_data(Stream stream, In acts_grad, In weights, Out inputs_grad, Out workspace,
+                      Precision) {
   const FcProblem problem = fc_problem(__func__, inputs_grad, weights, acts_grad);
   check_workspace(__func__, workspace,
-                  fc_backward_data_workspace(stream, acts_grad, weights, inputs_grad));
+                  fc_backward_data_workspace(stream, acts_grad, weights, inputs_grad, {}));
   WITH_FLOAT_TYPE(inputs_grad, [&]<class T>(T) {
     with_backward_data<T>(problem, [&](const auto& plan) { plan.run(stream, acts_grad, weights, inputs_grad, workspace.ptr); });
   });
 }
 
 std::int64_t fc_backward_weights_workspace(Stream stream, In inputs, In acts_grad,
-                                           Out weights_grad) {
+                                           Out weights_grad, Precision) {
   const FcProblem problem = fc_problem(__func__, inputs, weights_grad, acts_grad);
   std::int64_t bytes = 0;
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
@@ -395,10 +399,11 @@ std::int64_t fc_backward_weights_workspace(Stream stream, In inputs, In acts_gra
   return bytes;
 }
 
-void fc_backward_weights(Stream stream, In inputs, In acts_grad, Out weights_grad, Out workspace) {
+void fc_backward_weights(Stream stream, In inputs, In acts_grad, Out weights_grad, Out workspace,
+                         Precision) {
   const FcProblem problem = fc_problem(__func__, inputs, weights_grad, acts_grad);
   check_workspace(__func__, workspace,
-                  fc_backward_weights_workspace(stream, inputs, acts_grad, weights_grad));
+                  fc_backward_weights_workspace(stream, inputs, acts_grad, weights_grad, {}));
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     with_backward_weights<T>(problem, [&](const auto& plan) { plan.run(stream, inputs, acts_grad, weights_grad, workspace.ptr); });
   });
@@ -406,7 +411,7 @@ void fc_backward_weights(Stream stream, In inputs, In acts_grad, Out weights_gra
 
 std::int64_t fc_backward_update_workspace(Stream stream, In inputs, In acts_grad, In, Out,
                                           Out weights, int, double, double, int) {
-  return fc_backward_weights_workspace(stream, inputs, acts_grad, weights);
+  return fc_backward_weights_workspace(stream, inputs, acts_grad, weights, {});
 }
 
 void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out increments,
@@ -415,7 +420,7 @@ void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out in
   const FcProblem problem = fc_problem(__func__, inputs, weights, acts_grad);
   checks::sgd_update(state, as_in(weights), increments, weights, rate_slot, images);
   check_workspace(__func__, workspace,
-                  fc_backward_weights_workspace(stream, inputs, acts_grad, weights));
+                  fc_backward_weights_workspace(stream, inputs, acts_grad, weights, {}));
   const double* const now = rows_of<double>(state).row(0);
   if (now[state_finite] != 1) return;
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
