@@ -26,6 +26,7 @@ from environment import ROOT, device_folder, gpu
 from stages import Report, Stage, print_list, run_and_tell, source_hash
 
 RESULTS = ROOT / "benchmarks" / "results"
+PRECISIONS = ("bf16x3", "tf32", "bf16")  # beside exact
 NEEDED = ("scikit_build_core", "pybind11", "numpy", "PIL", "tqdm", "pytest")  # to build and to test
 
 
@@ -51,9 +52,12 @@ def stages(folder: Path, images: int, peer: bool, installed: bool = False) -> li
     def stage(name: str, limit: float, *arguments: object) -> Stage:
         return Stage(name, [*python, *map(str, arguments)], limit, after="" if installed else "build")
 
-    def train(model: str, *mappings: str) -> Stage:
+    def train(model: str, *words: str) -> Stage:
         return stage(f"train-{model}", 420, "benchmarks/train_throughput.py", f"convnet/models/{model}", "--data", "dummy:3x224x224", "--mini", images,
-                     "--backend", "cuda", "--map", *mappings, *against, "--json", folder / f"train-{model}.json")
+                     "--backend", "cuda", *words, *against, "--json", folder / f"train-{model}.json")
+
+    def ops(precision: str, name: str) -> Stage:
+        return stage(name, 420, "benchmarks/op_throughput.py", "--backend", "cuda", "--images", images, "--precision", precision, *against, "--json", folder / f"{name}.json")
 
     return [
         *([] if installed else [Stage("build", build, 480, always=True)]),
@@ -63,9 +67,10 @@ def stages(folder: Path, images: int, peer: bool, installed: bool = False) -> li
         stage("ptx", 180, "tests/ptx/conformance.py", "--json", folder / "ptx.json"),
         *(stage(tool, 300, "benchmarks/sanitize.py", tool) for tool in ("memcheck", "racecheck", "initcheck", "synccheck")),
         stage("sass", 240, "benchmarks/sass_report.py", "--json", folder / "sass.json"),
-        stage("ops", 420, "benchmarks/op_throughput.py", "--backend", "cuda", "--images", images, *against, "--json", folder / "ops.json"),
-        train("alexnet", "1x1", "2x1"),  # both columns on one GPU, as one device and as two
-        train("alexnet-one-gpu", "1x1"),
+        ops("exact", "ops"),
+        *(ops(precision, f"ops-{precision}") for precision in PRECISIONS),
+        train("alexnet", "--map", "1x1", "2x1"),  # both columns on one GPU, as one device and as two
+        train("alexnet-one-gpu", "--map", "1x1", "--precision", *PRECISIONS),
     ]
 
 

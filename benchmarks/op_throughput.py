@@ -38,8 +38,8 @@ def parse_arguments(ops: str) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of host, simt and the peer (all)")
     parser.add_argument("--repeats", type=int, default=9, help="turns of which the median is taken (9)")
     parser.add_argument("--cpu-time", action="store_true", help="with --threads 1 on the CPU: processor time, which others on the machine disturb less")
-    parser.add_argument("--precision", choices=["exact", "fast"], default="exact", help="fast: convolutions that may be less than exact; what is gained and "
-                                                                                        "the errors of both against float64 are printed too")
+    parser.add_argument("--precision", choices=["exact", "fast", "bf16x3", "tf32", "bf16"], default="exact",
+                        help="the products alone, which may be less than exact, and so may the peer's at tf32 and bf16; what is gained and the errors of both against float64 are printed too")
     parser.add_argument("--peer", choices=["torch"], help="time this too: as one would write it, and the fastest of the ways that it knows")
     parser.add_argument("--compile", action="store_true", help="let torch.compile be tried too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions, command and all timings")
@@ -54,7 +54,7 @@ class Peer:
         from torch_process import AS_WRITTEN, Worker
 
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        settings = {"threads": arguments.threads, "device": "cuda" if backend == "cuda" else "cpu", "images": arguments.images, "cpu_time": arguments.cpu_time}
+        settings = {"precision": arguments.precision, "threads": arguments.threads, "device": "cuda" if backend == "cuda" else "cpu", "images": arguments.images, "cpu_time": arguments.cpu_time}
         self.workers = {}
         for allocator in ("default", "tuned"):
             written = allocator == "default"
@@ -91,7 +91,7 @@ def measure(arguments: argparse.Namespace, backend: str, peer: Peer | None, case
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     with Device(backend, threads=arguments.threads) as device:
         ours = OurCase(device, case, arguments.images, arguments.precision)
-        compares = arguments.precision != "exact" and case.op.startswith("conv_")
+        compares = arguments.precision != "exact"
         exact = OurCase(device, case, arguments.images) if compares else None
         errors = rounding(device, case, arguments.images, arguments.precision) if compares else {}
         done = device.ops.run_multiply_adds(device, "float32")
@@ -130,7 +130,8 @@ def line_of(row: dict) -> str:
     text = f"{row['layer']:14} {row['op']:21} {row['seconds'] * 1e3:9.3f} {row['spread']:6.1%} {row['bytes'] / row['seconds'] / 1e9:7.1f} "
     text += f"{row['flops'] / row['seconds'] / 1e9:8.1f} {row['share']:7.1%}" if row["flops"] else f"{'':16}"
     if "gain" in row:
-        text += f" {row['gain']:6.2f} " + " ".join(f"{error:9.1e}" for error in row["errors"].values())
+        exact, *others = (f"{error:9.1e}" for error in row["errors"].values())
+        text += f" {row['gain']:6.2f} {exact} {others[0]} {others[1]:>10} {others[2]}"
     if "best" in row:
         text += f" {row['ratios']['as written']:8.2f} {row['ratios']['best']:6.2f}  {row['best']}"
     return text
@@ -188,7 +189,7 @@ def main(ops: str = "") -> int:
         print(error, file=sys.stderr)
         return 69
     if arguments.precision != "exact":
-        chosen = [case for case in chosen if case.op.startswith("conv_")]
+        chosen = [case for case in chosen if case.op.startswith("conv_" if arguments.precision == "fast" else ("conv_", "fc_"))]
     if arguments.cpu_time and (backend == "cuda" or arguments.threads != 1):
         print("--cpu-time: expected --backend host or simt, and --threads 1", file=sys.stderr)
         return 2
@@ -197,7 +198,7 @@ def main(ops: str = "") -> int:
         peer = Peer(stack, arguments, backend) if arguments.peer else None
         print(title + (f"; peer: {peer.name}; ratios: its time by ours" if peer else ""))
         print(f"{'layer':14} {'op':21} {'ms':>9} {'spread':>6} {'GB/s':>7} {'GFLOP/s':>8} {'of peak':>7}"
-              + (f" {'gain':>6} {'exact rms':>9} {'max':>9} {'fast rms':>9} {'max':>9}" if arguments.precision != "exact" else "") + (f" {'written':>8} {'best':>6}  its best way" if peer else ""))
+              + (f" {'gain':>6} {'exact rms':>9} {'max':>9} {f'{arguments.precision} rms':>10} {'max':>9}" if arguments.precision != "exact" else "") + (f" {'written':>8} {'best':>6}  its best way" if peer else ""))
         rows = []
         for case in chosen:
             rows.append(measure(arguments, backend, peer, case))

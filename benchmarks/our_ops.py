@@ -15,7 +15,7 @@ RATE_SLOT, STATE = 0, np.array([1.0, 1.0, 1e-6])  # step, all is finite, a learn
 class OurCase:
     """The calls of a case in the memory of a device. nbytes: of all tensors that they read and write; written: by the last call.
 
-    precision: of a convolution; `of` is applied to the random numbers.
+    precision: of a product; `of` is applied to the random numbers.
     """
 
     def __init__(self, device: Device, case: Case, images: int, precision: str = "exact", dtype: str = "float32", of: Callable = np.asarray):
@@ -44,7 +44,7 @@ class OurCase:
         inputs, outputs = (*self.case.shape, self.images), self.case.settings["outputs"]
         shapes = {"inputs": inputs, "weights": (int(np.prod(self.case.shape)), outputs), "acts": (outputs, 1, 1, self.images)}
         reads = {"fc_forward": ("inputs", "weights"), "fc_backward_data": ("acts", "weights"), "fc_backward_weights": ("inputs", "acts")}
-        self._product(shapes, reads[self.case.op])
+        self._product(shapes, reads[self.case.op], precision=self.precision)
 
     def _product(self, shapes: dict[str, tuple[int, ...]], reads: tuple[str, ...], **scalars: object) -> None:
         written = next(name for name in shapes if name not in reads)

@@ -94,7 +94,8 @@ def train_table(result: dict) -> Iterator[str]:
     rows = []
     for name, row in result["rows"].items():
         seconds = statistics.median(row["seconds"])
-        label = f"{result.get('peer') or 'PyTorch'}, {names[name]}" if name in names else mapping_name(name, result["backend"])
+        way, _, precision = name.partition(", ")
+        label = f"{result.get('peer') or 'PyTorch'}, {names[way]}" + (f", {precision}" if precision else "") if way in names else mapping_name(name, result["backend"])
         rows.append([label, f"{seconds * 1e3:.{0 if seconds >= 0.1 else 2}f} ms", f"{result['images'] / seconds:.0f}", f"{row['ratio']:.2f}"])
     yield from table(["", "step", "images/s", "time by that of the first row"], rows)
 

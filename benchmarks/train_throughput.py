@@ -61,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--inference", action="store_true", help="forward alone, as when testing")
     parser.add_argument("--crop-border", metavar="N", help="as convnet-train has it")
     parser.add_argument("--color-noise", metavar="C", help="as convnet-train has it")
-    parser.add_argument("--fast", action="store_true", help="let the first mapping take turns with itself under --precision fast")
+    parser.add_argument("--precision", nargs="+", choices=["fast", "bf16x3", "tf32", "bf16"], default=[], help="let the first mapping take turns with itself at these precisions, and at tf32 and bf16 the fastest way of the peer too")
     parser.add_argument("--on-disk", type=int, metavar="N", help="put the images into data batches of N on the disk first, and train from there")
     parser.add_argument("--without-input", action="store_true", help="let the first mapping take turns with itself without reading, cutting, uploading, cropping and noise: with images that are there")
     parser.add_argument("--mini", type=int, metavar="N", help="images of a minibatch; default: as in the params file, else 128")
@@ -199,7 +199,7 @@ def open_peers(stack: ExitStack, arguments: argparse.Namespace, net: Net, batch:
              **mean, **{name: net.get(name) for name in net.weight_names()})
     device = net.devices[0].backend if net.devices[0].backend == "cuda" else "cpu"
     task = {"model": str(arguments.model), "arrays": str(folder / "arrays.npz"), "shapes": net.data.shapes, "images": images,
-            "rate": RATE, "device": device, "threads": threads, "inference": arguments.inference, "cpu_time": arguments.cpu_time}
+            "rate": RATE, "device": device, "threads": threads, "inference": arguments.inference, "cpu_time": arguments.cpu_time, "precision": "exact"}
     expected: list[dict] = []
 
     def open_torch(way: dict) -> Torch:
@@ -217,6 +217,9 @@ def open_peers(stack: ExitStack, arguments: argparse.Namespace, net: Net, batch:
     best = open_torch(way)
     stack.callback(best.close)
     peers = {"torch as written": as_written, "torch at its best": best}
+    for precision in {"tf32", "bf16"}.intersection(arguments.precision):
+        peers[f"torch at its best, {precision}"] = rounded = open_torch({**way, "precision": precision})
+        stack.callback(rounded.close)
     for name, peer in peers.items():
         print(f"{name}: {describe(peer.way)}; its costs and scores differ from ours by {peer.difference:.0e}")
     return as_written.answer["name"], peers, tried
@@ -290,8 +293,7 @@ def main() -> None:
             threads = len(ours[0].net.devices) * int(arguments.map[0].partition(":")[0].split("x")[1])
             peer, peers, tried = open_peers(stack, arguments, ours[0].net, batch, images, threads)
         contestants |= peers
-        if arguments.fast:
-            contestants[f"{arguments.map[0]} fast"] = open_ours(arguments.map[0], precision="fast")
+        contestants |= {f"{arguments.map[0]} {precision}": open_ours(arguments.map[0], precision=precision) for precision in arguments.precision}
         # Whole batches, so that what is read ahead in a turn is as much as it takes.
         at_once = batch.images // images if arguments.without_input else 1
         if arguments.without_input:

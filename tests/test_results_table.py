@@ -76,6 +76,12 @@ def test_a_gpu_comes_first_with_date_commit_and_driver(results):
     assert "| tests | passed | 812 passed |" in text and "| racecheck | failed | a \\| b |" in text
 
 
+def test_the_peer_at_a_lower_precision_is_named_with_it(results):
+    rows = {**TRAIN["rows"], "1x1 tf32": TRAIN["rows"]["2x1"], "torch at its best, tf32": TRAIN["rows"]["torch at its best"]}
+    text = results("nvidia-h200", train_alexnet={**TRAIN, "rows": rows})
+    assert "| 1 device, --precision tf32 |" in text and "| PyTorch 3.1, the fastest way that a search finds, tf32 |" in text
+
+
 def test_inference_and_the_input_have_tables_of_their_own(results):
     host = {**TRAIN, "backend": "host_avx2", "machine": {**MACHINE, "gpu": None}}
     text = results("a-cpu", inference_alexnet={**host, "images": 1, "phase": "test"}, input_alexnet={**host, "input": {"share": 0.0123, "step_seconds": 0.5}})

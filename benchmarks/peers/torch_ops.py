@@ -32,7 +32,7 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Settings:
-    """as_written: only the way in which one would write it; compile: each way by torch.compile too."""
+    """as_written: only the way in which one would write it; compile: each way by torch.compile too; precision: of products, tf32 and bf16 alone are not exact."""
 
     threads: int
     device: str
@@ -40,6 +40,7 @@ class Settings:
     cpu_time: bool
     as_written: bool
     compile: bool
+    precision: str
 
 
 class Bench:
@@ -47,13 +48,18 @@ class Bench:
         torch.set_num_threads(settings.threads)
         torch.manual_seed(0)
         torch.backends.cudnn.benchmark = True  # cuDNN's best algorithm
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32, like ours
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"  # like ours
+        self.operands = torch.bfloat16 if settings.precision == "bf16" else torch.float32
         self.settings, self.images, self.device = settings, settings.images, settings.device
         self.clock = time.process_time if settings.cpu_time else time.perf_counter
 
     def synchronize(self) -> None:
         if self.device == "cuda":
             torch.cuda.synchronize()
+
+    def operand(self, *shape: int, layout: str = "NCHW") -> Tensor:
+        """Of a product."""
+        return self.tensor(*shape, layout=layout).to(self.operands)
 
     def tensor(self, *shape: int, layout: str = "NCHW") -> Tensor:
         values = torch.randn(shape, device=self.device)
@@ -86,9 +92,9 @@ class Bench:
         for apart, layout in itertools.product(range(1 + (s["groups"] > 1)), FORMATS):
             parts = s["groups"] if apart else 1
             groups = s["groups"] // parts
-            tensors = [(self.tensor(self.images, s["channels"] // parts, size, size, layout=layout),
-                        self.tensor(s["filters"] // parts, s["channels"] // s["groups"], s["filter_size"], s["filter_size"], layout=layout),
-                        self.tensor(self.images, s["filters"] // parts, s["acts_size"], s["acts_size"], layout=layout)) for _ in range(parts)]
+            tensors = [(self.operand(self.images, s["channels"] // parts, size, size, layout=layout),
+                        self.operand(s["filters"] // parts, s["channels"] // s["groups"], s["filter_size"], s["filter_size"], layout=layout),
+                        self.operand(self.images, s["filters"] // parts, s["acts_size"], s["acts_size"], layout=layout)) for _ in range(parts)]
 
             @torch.no_grad()
             def run(tensors=tensors, groups=groups):
@@ -103,8 +109,8 @@ class Bench:
     def fc(self, case: dict) -> Iterator[tuple[str, Call]]:
         """The weights lie as nn.Linear has them, (outputs, inputs), or the other way round."""
         inputs, outputs = case["shape"][0] * case["shape"][1] * case["shape"][2], case["settings"]["outputs"]
-        x, d = self.tensor(self.images, inputs), self.tensor(self.images, outputs)
-        for name, w in (("Linear", self.tensor(outputs, inputs)), ("transposed", self.tensor(inputs, outputs).t())):
+        x, d = self.operand(self.images, inputs), self.operand(self.images, outputs)
+        for name, w in (("Linear", self.operand(outputs, inputs)), ("transposed", self.operand(inputs, outputs).t())):
             if case["op"] == "fc_forward":
                 run = torch.no_grad()(lambda w=w: F.linear(x, w))
             elif case["op"] == "fc_backward_data":

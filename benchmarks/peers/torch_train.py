@@ -27,7 +27,7 @@ UPDATES = {"default": {}, "foreach": {"foreach": True}, "fused": {"fused": True}
 
 @dataclass(frozen=True)
 class Task:
-    """model: folder of the config; shapes: of the data, by dataIdx; images: of a minibatch; rate: learning rate of all; inference: no training; cpu_time: of the processor, not the clock's.
+    """model: folder of the config; shapes: of the data, by dataIdx; images: of a minibatch; rate: learning rate of all; inference: no training; cpu_time: of the processor, not the clock's; precision: tf32, bf16 by autocast, all else is exact.
 
     arrays    an .npz: our weights, by name, pixels (images, channels, height, width), labels (images,), and the mean of uint8 pixels
     layout    NCHW or NHWC;  lrn: one of torch_net.Norm.FORMS;  columns: merged or apart;  update: one of UPDATES
@@ -42,6 +42,7 @@ class Task:
     threads: int
     inference: bool
     cpu_time: bool
+    precision: str
     layout: str
     lrn: str
     columns: str
@@ -54,7 +55,7 @@ class Worker:
         torch.set_num_threads(task.threads)
         torch.manual_seed(0)
         torch.backends.cudnn.benchmark = True  # cuDNN's best algorithm
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32, like ours
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = task.precision == "tf32"  # like ours
         self.task = task
         self.format = torch.channels_last if task.layout == "NHWC" else torch.contiguous_format
         config = read_config(Path(task.model) / "layers.cfg", Path(task.model) / "params.cfg")
@@ -96,11 +97,15 @@ class Worker:
         acts.copy_(torch.from_numpy(self.cropped).to(self.task.device)).sub_(self.mean)
         return self.acts, self.labels[part]
 
+    def rounding(self) -> torch.autocast:
+        return torch.autocast(self.task.device, torch.bfloat16, enabled=self.task.precision == "bf16")
+
     @torch.no_grad()
     def test(self) -> dict:
         """The costs of the first minibatch, summed over its images, and the acts that they judge, of the first image."""
         net = self.net.eval()
-        values = net.values(self.minibatch(0, random=False))
+        with self.rounding():
+            values = net.values(self.minibatch(0, random=False))
         net.train(not self.task.inference)
         return {"costs": {name: values[i].item() * self.task.images for name, i in net.costs.items()},
                 "scores": {name: net.part(values, *read)[0].flatten().tolist() for name, read in net.scores.items()}}
@@ -109,11 +114,12 @@ class Worker:
         data = self.minibatch(self.first, random=not self.task.inference)
         self.first = (self.first + self.task.images) % len(self.labels)
         if self.task.inference:
-            with torch.inference_mode():
+            with torch.inference_mode(), self.rounding():
                 costs = self.run(*data)
         else:
             self.optimizer.zero_grad()
-            costs = self.run(*data)
+            with self.rounding():
+                costs = self.run(*data)
             sum(coeff * cost for coeff, cost in zip(self.net.coeffs, costs, strict=True)).backward()
             self.optimizer.step()
         for cost in costs:
