@@ -1,6 +1,7 @@
 """Builds the simt backend with all mutants of the kernels in it."""
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from mutants.instrument import Mutant, instrument
@@ -45,11 +46,14 @@ def write_sources(folder: Path, sources: dict[str, str]) -> list[Mutant]:
     texts[definitions] += STATE.format(count=sites)
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if path.name not in texts:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name not in texts:
             path.unlink()
-    for path in KERNELS.iterdir():
-        if path.name not in texts:
-            (folder / path.name).symlink_to(path)
+    for path in KERNELS.rglob("*"):  # file by file: from a link to a folder, its files would include what lies above the folder itself
+        if path.is_file() and str(target := path.relative_to(KERNELS)) not in texts:
+            (folder / target).parent.mkdir(exist_ok=True)
+            (folder / target).symlink_to(path)
     for name, text in texts.items():
         path = folder / name
         if not path.exists() or path.read_text() != text:  # the others need not be compiled again
