@@ -427,7 +427,7 @@ def main() -> int:
     chosen = [key for key, mutant in mutants.items() if (not options.files or mutant.file in options.files)
               and (not options.kinds or mutant.kind in options.kinds.split(","))]
     mutants = {key: mutants[key] for key in chosen[:: options.sample]}
-    kernels = digest(*sorted(path for path in SOURCES.iterdir() if not path.is_symlink()), HERE / "mutants" / "schemata.h", FLAGS)
+    kernels = digest(*sorted(path for path in SOURCES.iterdir() if path.is_file() and not path.is_symlink()), HERE / "mutants" / "schemata.h", FLAGS)
     verdicts = Verdicts(BUILDS / "mutants-verdicts.json", kernels)
     if options.again:
         verdicts.verdicts = {key: verdict for key, verdict in verdicts.verdicts.items() if verdict[0] != "survived"}
