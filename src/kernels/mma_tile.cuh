@@ -91,7 +91,7 @@ struct ColumnSlice {
 // Of 32 lanes that each move `size` elements at place(lane): groups of them take turns, 32 elements at a time, and in
 // a turn each must have banks of its own.
 template <class Place>
-constexpr bool is_conflict_free(int size, Place place) {
+consteval bool is_conflict_free(int size, Place place) {
   for (int first = 0; first < 32; first += 32 / size) {
     unsigned banks = 0;
     for (int lane = first; lane < first + 32 / size; ++lane)
@@ -133,11 +133,11 @@ struct MmaTile {
     __device__ float at(int row, int column) const { return values[row / 2][column / 2][row % 2 * 2 + column % 2]; }
   };
 
-  // Begins to fetch a quad, as load_quad does.
+  // Begins to fetch a quad, as load_quad does; `count` is above 0 if it is inside.
   template <bool Vector, bool Masked>
   __device__ static void load(float* target, bool inside, const float* source, int count) {
     if constexpr (Vector) {
-      ptx::cp_async<16>(target, source, inside ? Masked ? min(max(count, 0), quad) * 4 : 16 : 0);
+      ptx::cp_async<16>(target, source, inside ? Masked ? min(count, quad) * 4 : 16 : 0);
     } else {
 #pragma unroll
       for (int e = 0; e < quad; ++e) ptx::cp_async<4>(target + e, source + e, inside && e < count ? 4 : 0);

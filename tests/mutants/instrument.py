@@ -11,7 +11,7 @@ A site is a place in the source and what can be done to it, in one or two varian
 
 The source is cut into tokens, no more. What tells templates from comparisons and declarations from expressions is how
 clang-format spaces them. What cannot be switched at run time is left alone: template arguments, array bounds,
-constexpr; what is checked of arguments (CHECK and `namespace checks`) is no kernel's.
+constexpr, consteval; what is checked of arguments (CHECK and `namespace checks`) is no kernel's.
 """
 from __future__ import annotations
 
@@ -168,6 +168,9 @@ class Instrumenter:
                     self.off(brace, self.tokens[brace].pair)
             elif token.text == "constexpr":
                 self.off_constexpr(i)
+            elif token.text == "consteval":  # what the compiler computes, for its own checks
+                brace = next(k for k in range(i, len(self.tokens)) if self.text(k) == "{")
+                self.off(i, self.tokens[brace].pair)
             elif token.text in CHOICES and self.text(i + 1) == "(" and self.text(self.tokens[i + 1].pair + 1) == "{":
                 self.off(i, self.tokens[self.tokens[i + 1].pair + 1].pair)
             elif token.text == "if" and self.text(i + 1) == "(" and self.text(self.tokens[i + 1].pair + 1) in ("fail_check", "throw"):

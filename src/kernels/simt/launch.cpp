@@ -103,15 +103,14 @@ void check_arguments(const Launch& launch) {
   }
 }
 
-// A line for every launch, "kernel grid block dynamic shared bytes", in the file that SIMT_LAUNCHES names.
+// A line for every launch, "kernel grid block dynamic shared bytes", in the file that SIMT_LAUNCHES names just then.
 void log_launch(const Launch& launch) {
-  static const char* path = std::getenv("SIMT_LAUNCHES");
+  const char* const path = std::getenv("SIMT_LAUNCHES");
   if (path == nullptr) return;
   static std::mutex mutex;
-  static std::ofstream file(path, std::ios::app);
   const std::lock_guard lock(mutex);
-  file << launch.name << '\t' << to_string(launch.grid) << '\t' << to_string(launch.block) << '\t'
-       << launch.dynamic_smem << std::endl;
+  std::ofstream(path, std::ios::app) << launch.name << '\t' << to_string(launch.grid) << '\t' << to_string(launch.block) << '\t'
+                                     << launch.dynamic_smem << '\n';
 }
 
 void run_blocks(const Launch& launch) {

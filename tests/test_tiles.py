@@ -1,0 +1,113 @@
+"""Which tile the products of conv, fc and local take on a GPU, and how many blocks: what simt is asked to launch."""
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from convnet.backends import Device
+
+TILES = {"small": ("Tile<32, 32, 4, 4>", 32, 32, 64, 512), "wide": ("Tile<32, 128, 8, 8>", 32, 128, 64, 512), "large": ("Tile<64, 128, 8, 8>", 64, 128, 128, 512),
+         "tf32": ("MmaTile<Tf32, 128, 128, 64, 64, 4, 2>", 128, 128, 128, 264), "bf16": ("MmaTile<Bf16, 128, 128, 64, 64, 4, 2>", 128, 128, 128, 264),
+         "bf16x3": ("MmaTile<Bf16x3, 128, 128, 64, 32, 4, 1>", 128, 128, 256, 264)}  # m, n, threads, blocks wanted
+LEAST_WORK = 256  # k of a part
+
+
+def ceil_div(a, b):
+    return -(-a // b)
+
+
+@pytest.fixture
+def launches(tmp_path, monkeypatch):
+    """launches(op, shapes of inputs, shape of the output, ...) -> name, grid and threads of the products' kernels."""
+    path = tmp_path / "launches"
+    monkeypatch.setenv("SIMT_LAUNCHES", str(path))
+
+    def run(op, reads, writes, **scalars):
+        path.write_text("")
+        with Device("simt") as device:
+            tensors = [device.tensor(shape, "float32") for shape in (*reads, writes)]
+            for tensor in tensors:
+                device.upload(tensor, np.zeros(tensor.shape, np.float32))
+            workspace = device.tensor((max(1, getattr(device.ops, f"{op}_workspace")(device, *tensors, **scalars)),), "uint8")
+            getattr(device.ops, op)(device, *map(device.ops.pack, (*tensors, workspace)), **scalars)
+            device.synchronize()
+        lines = [line.split("\t") for line in path.read_text().splitlines()]
+        return [(name, *(tuple(map(int, re.findall(r"\d+", words))) for words in (grid, block)), int(shared)) for name, grid, block, shared in lines]
+    return run
+
+
+def check(found, tile, m, n, groups, units, unit, inner=1):
+    """Of a product (m, n) of each of the groups, which are `inner` times as many as the grid has, over units k of so many each."""
+    name, tile_m, tile_n, threads, wanted = TILES[tile]
+    tiles = ceil_div(m, tile_m) * ceil_div(n, tile_n)
+    parts = max(1, min(wanted // (tiles * groups * inner), units * unit // LEAST_WORK, units))
+    kernel, grid, block, shared = found[0]
+    assert f"<float, {name}, true>" in kernel
+    assert grid == (tiles * inner, groups, parts) and block == (threads, 1, 1)
+    assert shared == (4 * 16 * 2 * 132 * 4 if name.startswith("Mma") else 0)
+    assert [launch[0] for launch in found[1:]] == ["sum_parts_kernel<float>"] * (parts > 1)
+    return parts
+
+
+@pytest.mark.parametrize(("filters", "images", "tile"), [
+    (64, 64, "small"), (64, 68, "large"), (32, 68, "wide"), (33, 68, "large"), (65, 68, "wide"), (96, 68, "wide"), (97, 68, "large"), (128, 68, "large"),
+    (129, 68, "large"), (160, 68, "large"), (1, 65, "wide"), (5, 61, "small"),
+])
+def test_exact_products_take_the_tile_that_wastes_least(launches, filters, images, tile):
+    assert check(launches("conv_forward", [(8, 1, 1, images), (8, 1, 1, filters)], (filters, 1, 1, images), stride=1, padding=0, groups=1),
+                 tile, filters, ceil_div(images, 4) * 4, 1, 8, 1) == 1
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "bf16x3"])
+@pytest.mark.parametrize(("filters", "images", "taken"), [(32, 68, False), (33, 68, True), (33, 64, False), (260, 132, True)])
+def test_rounded_products_take_tensor_cores_unless_the_tile_is_mostly_empty(launches, precision, filters, images, taken):
+    tile = precision if taken else "small" if images == 64 else "wide"
+    check(launches("conv_forward", [(8, 1, 1, images), (8, 1, 1, filters)], (filters, 1, 1, images), stride=1, padding=0, groups=1, precision=precision),
+          tile, filters, images, 1, 8, 1)
+
+
+@pytest.mark.parametrize(("precision", "tile"), [("exact", "large"), ("tf32", "tf32")])
+@pytest.mark.parametrize(("channels", "filter_size", "parts"), [(256, 1, 1), (511, 1, 1), (512, 1, 2), (57, 3, 2), (56, 3, 1), (600, 2, 9)])
+def test_the_channels_are_dealt_to_parts_with_work_enough(launches, precision, tile, channels, filter_size, parts):
+    shapes = [(channels, filter_size, filter_size, 68), (channels, filter_size, filter_size, 64)], (64, 1, 1, 68)
+    assert check(launches("conv_forward", *shapes, stride=1, padding=0, groups=1, precision=precision), tile, 64, 68, 1, channels, filter_size**2) == parts
+
+
+def test_there_are_no_more_parts_than_fill_a_gpu(launches):
+    shapes = [(1100, 1, 1, 68), (1100, 1, 1, 64 * 130)], (64 * 130, 1, 1, 68)
+    assert check(launches("conv_forward", *shapes, stride=1, padding=0, groups=1), "large", 64 * 130, 68, 1, 1100, 1) == 3
+    assert check(launches("conv_forward", *shapes, stride=1, padding=0, groups=1, precision="tf32"), "tf32", 64 * 130, 68, 1, 1100, 1) == 4
+    shapes = [(1100, 1, 1, 8), (1100, 1, 1, 32 * 130)], (32 * 130, 1, 1, 8)
+    assert check(launches("conv_forward", *shapes, stride=1, padding=0, groups=1), "small", 32 * 130, 8, 1, 1100, 1) == 3
+
+
+def test_forward_counts_filters_of_a_group_and_pixels(launches):
+    shapes = [(80, 5, 7, 9), (40, 3, 3, 72)], (72, 3, 5, 9)
+    assert check(launches("conv_forward", *shapes, stride=1, padding=0, groups=2), "large", 36, 15 * 12, 2, 40, 9) == 1
+
+
+def test_backward_data_counts_channels_and_the_pixels_of_the_largest_phase(launches):
+    shapes = [(72, 3, 4, 9), (40, 3, 3, 72)], (40, 5, 7, 9)
+    assert check(launches("conv_backward_data", *shapes, stride=2, padding=1, groups=1), "large", 40, 3 * 4 * 12, 1, 18, 16, inner=4) == 1
+    shapes = [(160, 3, 4, 9), (80, 3, 3, 160)], (160, 3, 4, 9)
+    assert check(launches("conv_backward_data", *shapes, stride=1, padding=1, groups=2), "wide", 80, 3 * 4 * 12, 2, 20, 36) == 2
+
+
+def test_backward_filters_counts_filters_of_a_group_and_taps(launches):
+    shapes = [(16, 5, 7, 9), (72, 5, 7, 9)], (8, 3, 3, 72)
+    assert check(launches("conv_backward_filters", *shapes, stride=1, padding=1, groups=2), "large", 36, 8 * 9, 2, 35, 12) == 1
+    shapes = [(8, 5, 7, 33), (64, 5, 7, 33)], (8, 3, 3, 64)
+    assert check(launches("conv_backward_filters", *shapes, stride=1, padding=1, groups=1), "large", 64, 8 * 9, 1, 35, 36) == 4
+
+
+def test_local_has_a_product_for_each_pixel(launches):
+    shapes = [(80, 2, 3, 66), (6, 40, 1, 1, 72)], (72, 2, 3, 66)
+    window = {"stride": 1, "padding": 0, "groups": 2}
+    assert check(launches("local_forward", *shapes, **window), "large", 36, 68, 2, 40, 1, inner=6) == 1
+    assert check(launches("local_backward_data", [(72, 2, 3, 66), (6, 40, 1, 1, 72)], (80, 2, 3, 66), **window), "large", 40, 68, 2, 9, 4, inner=6) == 1
+    assert check(launches("local_backward_weights", [(80, 2, 3, 66), (72, 2, 3, 66)], (6, 40, 1, 1, 72), **window), "small", 36, 40, 2, 1, 68, inner=6) == 1
+    shapes = [(520, 1, 2, 8), (2, 520, 1, 1, 1050)], (1050, 1, 2, 8)
+    assert check(launches("local_forward", *shapes, stride=1, padding=0, groups=1), "small", 1050, 8, 1, 520, 1, inner=2) == 2
+    assert check(launches("local_backward_data", [(1050, 1, 2, 8), (2, 520, 1, 1, 1050)], (520, 1, 2, 8), stride=1, padding=0, groups=1), "small", 520, 8, 1, 263, 4, inner=2) == 4
