@@ -18,15 +18,15 @@ def ceil_div(a, b):
     return -(-a // b)
 
 
-@pytest.fixture
-def launches(tmp_path, monkeypatch):
+@pytest.fixture(params=["simt"])
+def launches(request, tmp_path, monkeypatch):
     """launches(op, shapes of inputs, shape of the output, ...) -> name, grid and threads of the products' kernels."""
     path = tmp_path / "launches"
     monkeypatch.setenv("SIMT_LAUNCHES", str(path))
 
     def run(op, reads, writes, **scalars):
         path.write_text("")
-        with Device("simt") as device:
+        with Device(request.param) as device:
             tensors = [device.tensor(shape, "float32") for shape in (*reads, writes)]
             for tensor in tensors:
                 device.upload(tensor, np.zeros(tensor.shape, np.float32))

@@ -102,6 +102,7 @@ CASES += [
     no_class_case("a-label-below-0", -1.0),
     ties_case("ties", 0, 2, {(1, .5, .5, .5): (1, 1), (1, 1, .5, 0): (.5, 1), (1, 2, .5, .25): (0, 1), (1, 1, 1, 1): (.25, .5)}),
     ties_case("ties-behind-others", 3, 3, {(1, 1, 1, 1, 0): (.25, .75), (2, 1, 0, 1, 0): (0, 1), (2, 2, 1, 1, 0): (0, .5), (2, 2, 2, 1, 1): (0, 0)}),
+    forward_case("all-probs-0", columns((0, 0), (1, 0)), 1, np.zeros((1, 1, 1, 2)), exact=True),
     forward_case("prob-0-costs-infinity", columns((0, 1), (1, 0), (1, 0)), 1, np.zeros((1, 1, 1, 3)), exact=True),
 ]
 for op in ("logreg_backward", "logreg_softmax_backward"):
