@@ -295,7 +295,9 @@ __device__ void backward_filters_tile(const Images<const T>& images, const Image
 #pragma unroll
   for (int j = 0; j < Tile::runs_n * Tile::run_n; ++j) {
     const int row = first_row + Tile::column(j / Tile::run_n) + j % Tile::run_n;
-    asm volatile("" ::: "memory");  // else all addresses are computed first, and some are spilled (sm_80)
+    // Else all addresses are computed first, and some are spilled (sm_80). No PTX, hence not in ptx/: it has no instruction
+    // and is the same for every compiler.
+    asm volatile("" ::: "memory");
 #pragma unroll
     for (int i = 0; i < Tile::runs_m; ++i) {
       const int f = first_filter + Tile::row(i);
