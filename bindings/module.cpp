@@ -169,6 +169,12 @@ void define_runtime(py::module_& m) {
   m.def("download", [](convnet::Stream stream, std::uintptr_t destination, std::uintptr_t source, std::int64_t bytes) {
     convnet::download(stream, reinterpret_cast<void*>(destination), source, bytes);
   }, "stream"_a, "destination"_a, "source"_a, "bytes"_a, py::call_guard<py::gil_scoped_release>());
+  m.def("call", [](convnet::Stream stream, std::uintptr_t function, const std::string& tensors, const std::string& numbers) {
+    convnet::submit(stream, [=] {
+      reinterpret_cast<convnet::OwnFunction>(function)(stream, reinterpret_cast<const convnet::Out*>(tensors.data()), reinterpret_cast<const double*>(numbers.data()));
+    });
+  }, "stream"_a, "function"_a, "tensors"_a, "numbers"_a, py::call_guard<py::gil_scoped_release>(),
+        "Queues a function of a library that stays loaded (own/layer.cu); tensors: packed, one behind the other; numbers: float64.");
   m.def("run_multiply_adds", [](convnet::Stream stream, const std::string& dtype) {
     return convnet::run_multiply_adds(stream, dtype == "float64" ? convnet::Dtype::float64 : convnet::Dtype::float32);
   }, "stream"_a, "dtype"_a = "float32", py::call_guard<py::gil_scoped_release>());

@@ -16,11 +16,14 @@ def ops(backend="auto", device=0):
     return library(backend, device)
 
 
-def load(path, backend="auto"):
-    """The net of a checkpoint: `.predict(images)`, `.acts(layer, images)`."""
+def load(path, backend="auto", *, allow_code=False):
+    """The net of a checkpoint: `.predict(images)`, `.acts(layer, images)`.
+
+    allow_code: the sources of its layers of type cuda may be compiled and run.
+    """
     from .predict import load
 
-    return load(path, backend)
+    return load(path, backend, allow_code=allow_code)
 
 
 def __getattr__(name):

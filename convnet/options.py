@@ -69,7 +69,7 @@ class Options:
     resume: str | None = option(None, "go on with the newest valid checkpoint of a run, or of the newest run in a --save-path, or with this file", kind="path", metavar="DIR")
     init_from: str | None = option(None, "begin with the weights of a checkpoint, by the names of layers or as :layer=layer,... says; where the config has initw.makew: "
                                          "those that it names, or, with `random`, random ones", metavar="CHECKPOINT")
-    allow_code: bool = option(False, "run the Python functions beside the config that initWFunc, initBFunc and initCFunc name", kind="flag")
+    allow_code: bool = option(False, "run the Python functions beside the config that initWFunc, initBFunc and initCFunc name, and the CUDA sources of layers of type cuda", kind="flag")
     conv_to_local: list[str] | None = option(None, "make conv layers local ones, each pixel with a copy of the filters", kind="names", metavar="LAYERS")
     unshare_weights: list[str] | None = option(None, "give layers with weightSource a copy of the weights: as conv2, or conv2[0] for one input", kind="names", metavar="LAYERS")
     test_only: bool = option(False, "test the checkpoint of --resume and stop", kind="flag")

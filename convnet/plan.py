@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from .backends import ALIGNMENT, Device, Tensor, padded
+from .own_kernels import FUNCTIONS, Libraries
 from .passes import (
     at_precision,
     drop_unread,
@@ -60,12 +61,12 @@ class Plan:
 
     keep: values that can be fetched after a run, by name; several where the devices, or the chunks of the minibatch, have one each.
     conserve: compute again in backward what needs no more than that (--conserve-mem); precision: of ops that can be less than exact.
-    fuse: small steps into the large ones before or after them; the same bits in any case.
+    fuse: small steps into the large ones before or after them; the same bits in any case. libraries: of layers of one's own.
     """
 
     def __init__(self, steps: list[Step], keep: dict[str, list[Value]], devices: dict[int, Device], images: int, conserve: bool = False,
-                 precision: str = "exact", fuse: bool = True):
-        self.devices, self.images, self.kept = devices, images, keep
+                 precision: str = "exact", fuse: bool = True, libraries: Libraries | None = None):
+        self.devices, self.images, self.kept, self.libraries = devices, images, keep, libraries
         self.steps = fuse_costs(steps)
         if fuse:
             for fusing in (fuse_biases, fuse_relus, fuse_updates):
@@ -133,6 +134,8 @@ class Plan:
             source, target = step.reads[0].bound(), step.writes[0].bound()
             return partial(device.ops.copy_bytes, device, target.ptr, device.physical, source.ptr, self.devices[source.device].physical, source.nbytes)
         tensors = [value.bound() for value in step.reads] + [value.bound().adding(add) for value, add in zip(step.writes, step.adds, strict=True)]
+        if step.op in FUNCTIONS:
+            return self.libraries.call(step, device, tensors)
         if hasattr(device.ops, f"{step.op}_workspace"):
             size = self._workspaces[step.device]
             tensors.append(Tensor(arenas[step.device] + self.arena_bytes[step.device] - size, (size,), "uint8", size, step.device))

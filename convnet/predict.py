@@ -13,19 +13,20 @@ from .config import parse_config
 from .errors import DataError, MissingInput
 from .graph import Graph
 from .net import DataSpec, Net
+from .own_kernels import read_sources
 
 MEANING = 1  # of what stands in the header of a checkpoint
 
 
-def load(path: str | Path, backend: str = "auto", precision: str | None = None) -> TrainedNet:
+def load(path: str | Path, backend: str = "auto", precision: str | None = None, allow_code: bool = False) -> TrainedNet:
     """The net of a checkpoint, or of the newest valid one of a run, or of the newest run in a --save-path.
 
-    precision: see Precision in ops.h; None: as it was trained. Raises MissingInput where there is none, DataError where it is damaged.
+    precision: see Precision in ops.h; None: as it was trained. allow_code: compile and run the sources of its layers of one's own. Raises MissingInput where there is none, DataError where it is damaged.
     """
     newest, damaged = newest_checkpoint(Path(path))
     for text in damaged:
         warnings.warn(text, stacklevel=3)
-    return TrainedNet(*load_checkpoint(newest), backend, precision)
+    return TrainedNet(*load_checkpoint(newest), backend, precision, allow_code)
 
 
 def newest_checkpoint(path: Path) -> tuple[Path, list[str]]:
@@ -64,10 +65,11 @@ class TrainedNet:
     header       of its checkpoint: config texts, options, ... (docs/training.md)
     """
 
-    def __init__(self, header: dict, tensors: dict[str, np.ndarray], backend: str = "auto", precision: str | None = None):
+    def __init__(self, header: dict, tensors: dict[str, np.ndarray], backend: str = "auto", precision: str | None = None, allow_code: bool = False):
         self.header = header
         self.config = parse_config(header["layers_text"], header["params_text"], header["layers_file"], header["params_file"],
                                    header["options"].get("strict_legacy", False))
+        sources = read_sources(self.config.layers, Path(header["layers_file"]).parent, allow_code, header.get("sources", {}))
         shapes = tuple(tuple(shape) for shape in header["shapes"])
         stored = tuple((dtype, tuple(shape)) for dtype, shape in header["stored"])
         self.dtype, self.shape = stored[0]
@@ -75,7 +77,7 @@ class TrainedNet:
         data = DataSpec(shapes, stored, tensors.get("data.mean"), header.get("class_tree"))
         self.devices = open_devices(choose_backend(backend), Graph(self.config.layers, shapes, data.class_tree).devices)
         self.net = Net(self.config, data, self.devices, header["options"]["seed"], trains=False,
-                       precision=precision or header["options"].get("precision", "exact"))
+                       precision=precision or header["options"].get("precision", "exact"), sources=sources)
         self.net.load(tensors)
         self.class_names: list[str] = header["class_names"]
         self.probs_layer = self.net.graph.main_cost.inputs[-1].name

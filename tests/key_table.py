@@ -28,6 +28,8 @@ WINDOWS = "test_keys::test_windows_are_those_of_the_keys"
 ALL = "test_keys::test_gradients_of_every_type_agree_with_differences"
 ANYWHERE = "test_keys::test_a_layer_computes_the_same_on_another_device"
 
+OWN = "test_own_layers::"
+
 # Type -> tests of its formula and of its gradient (against differences, on host and simt).
 TYPES = {
     "data": ("test_keys::test_a_part_of_the_data_is_read", ""),
@@ -45,6 +47,7 @@ TYPES = {
     "cnorm": (f"{NORM}test_the_scale_is_divided_by_the_size_of_the_window", f"{NORM}test_gradients_of_contrast_normalization_hold_the_means_constant"),
     "pool": (WINDOWS, POOL), "cmpool": (FORMULA, POOL), "softmax": (FORMULA, ALL),
     **dict.fromkeys(("hs", "dropout", "dropout2"), (KEEP, ALL)),
+    "cuda": (f"{OWN}test_the_kernels_compute_what_they_say", f"{OWN}test_their_gradients_are_checked"),
     "cost.logreg": (FORMULA, LOCAL), "cost.bce": ("test_keys::test_labels_of_1_count_as_much_as_pos_weight_says", COST),
     "cost.crossent2": ("test_keys::test_labels_of_1_count_as_much_as_pos_weight_says", COST),
     **dict.fromkeys(("cost.sum2", "cost.gsum2", "cost.rflickr"), (FORMULA, COST)),
@@ -99,6 +102,10 @@ KEYS = {
     "Pool": {
         **dict.fromkeys(("pool", "sizeX", "stride", "start", "outputsX"), WINDOWS), "channels": CHANNELS, "sum": POOL,
         "doMax": "test_pool::test_do_max_is_max_pooling_in_every_phase",
+    },
+    "OwnKernels": {
+        **dict.fromkeys(("source", "numbers"), f"{OWN}test_the_kernels_compute_what_they_say"),
+        **dict.fromkeys(("outputs", "outputsX"), f"{OWN}test_the_shape_may_differ_and_a_gradient_is_added_to_others"),
     },
     "CrossMapPool": {**dict.fromkeys(("pool", "size", "stride", "start", "outputs"), POOL), "channels": CHANNELS},
 }

@@ -33,7 +33,7 @@ from small_nets import (
 BACKENDS = pytest.mark.parametrize("backend", ["host", "simt"])
 SHAPES = ((3, 6, 6), (1, 1, 1))
 TREE = (4, 4, 5, 5, 5, -1)  # two classes below node 4, two below the root, 5
-# The keys that a layer of each type must have, on images of 3 x 6 x 6.
+# The keys that a layer of each type must have, on images of 3 x 6 x 6; cuda needs a source too: test_own_layers.py.
 NEEDED = {
     "conv": "filters=4\nfilterSize=3", "local": "filters=4\nfilterSize=3", "fc": "outputs=5", "sfc": "outputs=2\nparts=3", "treefc": "",
     "blur": "filterSize=3\nstdev=1", "nailbed": "stride=2", "href": "", "crop": "startX=1\nsizeX=4", "resize": "scale=1.5", "rscale": "maxScale=1.5",
@@ -61,7 +61,7 @@ def net_with(kind: str, more: str = "", backend: str = "host", **own):
 
 
 def test_every_type_has_a_row_and_every_row_a_type():
-    assert {*NEEDED} | {"data"} == {kind for kind in LAYERS if not kind.startswith("cost.")}
+    assert {*NEEDED} | {"data", "cuda"} == {kind for kind in LAYERS if not kind.startswith("cost.")}
 
 
 @BACKENDS

@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--multiview-test", action="store_true", help="average over ten views of a photograph, where the net was trained on crops")
     parser.add_argument("--backend", default="auto", help="auto, cuda, host or simt (default auto)")
     parser.add_argument("--precision", metavar="NAME", help="exact, fast, bf16x3, tf32 or bf16, as in convnet-train (default: as the net was trained)")
+    parser.add_argument("--allow-code", action="store_true", help="compile and run the sources of the net's layers of type cuda")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line for each file")
     return parser
 
@@ -51,7 +52,7 @@ def predict(argv: list[str] | None = None) -> int:
     for line in damaged:
         print(f"warning: {line}", file=sys.stderr)
     bad = 0
-    with TrainedNet(*load_checkpoint(path), asked.backend, asked.precision) as net:
+    with TrainedNet(*load_checkpoint(path), asked.backend, asked.precision, asked.allow_code) as net:
         for line in precision_doubts(net.net.precision, choose_backend(asked.backend)):
             print(f"warning: {line}", file=sys.stderr)
         if net.dtype != "uint8" or net.shape[0] not in (1, 3):

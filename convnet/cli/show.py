@@ -22,7 +22,7 @@ from . import run_command
 from .test import data_of, open_nets
 from .train import add_options
 
-OPTIONS = ["data_path", "data_provider", "train_range", "test_range", "mini", "backend"]
+OPTIONS = ["data_path", "data_provider", "train_range", "test_range", "mini", "backend", "allow_code"]
 FIGURES = ("curves", "net", "filters", "predictions", "nearest", "confusion")
 NEAREST = 6  # training images beside each test image, as in the paper
 LISTED = 10  # lines of tables in the report
@@ -64,7 +64,7 @@ def run(argv: list[str] | None = None) -> int:
             raise CommandLineError(f"--{name} {getattr(asked, name)}: expected {least} or more")
     figures.check("convnet-show")
     with contextlib.ExitStack() as stack:
-        paths, nets = open_nets(stack, asked.nets[:1], words["backend"])
+        paths, nets = open_nets(stack, asked.nets[:1], words["backend"], allow_code=bool(words["allow_code"]))
         showing = Showing(nets[0], paths[0], asked, words)
         sections = [section_of(showing, name, bool(named)) for name in named or FIGURES]
         title, facts = showing.title(), showing.facts()

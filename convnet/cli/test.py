@@ -25,7 +25,7 @@ from ..testing import Score, Tested, average, check_net, fit_weights, probs_of, 
 from . import run_command
 from .train import add_options, open_data
 
-OPTIONS = ["data_path", "data_provider", "test_range", "mini", "loader_threads", "backend", "precision"]
+OPTIONS = ["data_path", "data_provider", "test_range", "mini", "loader_threads", "backend", "precision", "allow_code"]
 SHOWN = 5  # classes, and pairs of them, that are printed
 
 
@@ -62,7 +62,7 @@ def test(argv: list[str] | None = None) -> int:
         raise CommandLineError(f"--predictions {asked.predictions}: expected a file name that ends in .csv or .npz")
     weights = given_weights(asked)
     with contextlib.ExitStack() as stack:
-        paths, nets = open_nets(stack, asked.nets, words.get("backend"), words.get("precision"))
+        paths, nets = open_nets(stack, asked.nets, words.get("backend"), words.get("precision"), bool(words["allow_code"]))
         group = words.pop("test_range") if words["test_range"] in GROUPS else None
         provider, options = data_of(nets[0], words)
         if group:
@@ -114,7 +114,8 @@ def given_weights(asked: argparse.Namespace) -> np.ndarray | None:
     return weights / weights.sum()
 
 
-def open_nets(stack: contextlib.ExitStack, texts: list[str], backend: str | None, precision: str | None = None) -> tuple[list[str], list[TrainedNet]]:
+def open_nets(stack: contextlib.ExitStack, texts: list[str], backend: str | None, precision: str | None = None,
+              allow_code: bool = False) -> tuple[list[str], list[TrainedNet]]:
     """The newest checkpoint of each, and its net, as precise as it was trained if `precision` is not given."""
     if precision is not None:
         check_precision(precision)
@@ -124,7 +125,7 @@ def open_nets(stack: contextlib.ExitStack, texts: list[str], backend: str | None
         for line in damaged:
             print(f"warning: {line}", file=sys.stderr)
         paths.append(str(path))
-        nets.append(stack.enter_context(TrainedNet(*load_checkpoint(path), backend or "auto", precision)))
+        nets.append(stack.enter_context(TrainedNet(*load_checkpoint(path), backend or "auto", precision, allow_code)))
     for line in dict.fromkeys(line for net in nets for line in precision_doubts(net.net.precision, choose_backend(backend or "auto"))):
         print(f"warning: {line}", file=sys.stderr)
     return paths, nets

@@ -37,6 +37,7 @@ from ..layers.weights import WeightLayer
 from ..net import DataSpec, Net
 from ..options import Options, precision_doubts, read_options_section
 from ..outputs import named_cost, test_views, write_features
+from ..own_kernels import read_sources
 from ..predict import MEANING, TrainedNet, load_checkpoint, newest_checkpoint
 from ..runlog import RunLog
 from ..stages import Stage, make_stages, read_stages, stage_at
@@ -117,7 +118,7 @@ def train(argv: list[str] | None = None) -> int:
         if options.test_only and options.multiview_test:
             for text in warnings:
                 log.warning(text)
-            with TrainedNet(header, tensors, backend, options.precision) as trained:
+            with TrainedNet(header, tensors, backend, options.precision, options.allow_code) as trained:
                 cost = named_cost(trained.net.graph, options.logreg_name)
                 test_views(trained, provider, options.test_range, cost, options.test_out and Path(options.test_out), str(resumed))
             return 0
@@ -126,18 +127,21 @@ def train(argv: list[str] | None = None) -> int:
         for layer in itertools.chain(*(each.layers for each in configs)) if options.wupdate_freq > 1 else ():
             if isinstance(layer, WeightLayer) and not layer.update_period:
                 layer.update_period = options.wupdate_freq * graph.passes
+        plans_only = options.plan and not options.profiles
+        sources = {} if plans_only else read_sources(itertools.chain(*(each.layers for each in configs)), Path(config.layers_file).parent, options.allow_code,
+                                                     header.get("sources", {}))
         devices = open_devices(stack, graph, backend, options)
         log.start(convnet=__version__, commit=commit(), python=platform.python_version(), numpy=np.__version__, backend=backend,
                   isa=host_isa() if backend == "host" else None, devices=device_names(devices), options=options.stored(),
                   resumed=str(resumed) if resumed else None)
         net = Net(config, data, devices, options.seed, "float64" if options.check_grads else "float32", options.mini, options.conserve_mem,
-                  precision=options.precision)
+                  precision=options.precision, sources=sources)
         warnings += [*dict.fromkeys(text for each in configs for text in each.warnings), *doubts(net, options, resumed), *precision_doubts(options.precision, backend)]
         for text in warnings:
             log.warning(text)
         arrays = tuple(np.ascontiguousarray(array[..., : options.mini]) for array in first.data)
         images = arrays[0].shape[-1]
-        if options.plan and not options.profiles:
+        if plans_only:
             print(net.compile(images, "train").table())
             return 0
         phase = "test" if options.test_only or options.write_features else "check" if options.check_grads else "train"
@@ -164,7 +168,7 @@ def train(argv: list[str] | None = None) -> int:
         fresh = {"layers_text": config.layers_text, "params_text": config.params_text, "layers_file": config.layers_file,
                  "params_file": config.params_file, "params_path": os.path.abspath(config.params_file), "convnet": __version__, "meaning": MEANING, "class_names": provider.class_names,
                  "crop_border": provider.crop_border, "shapes": data.shapes, "stored": data.stored,
-                 "stages": [stage.stored() for stage in stages]}
+                 "stages": [stage.stored() for stage in stages], "sources": sources}
         if any(layer.reads_class_tree for layer in config.layers):
             fresh["class_tree"] = data.class_tree
         if resumed and run_folder != resumed.parent:

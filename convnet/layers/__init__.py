@@ -179,4 +179,19 @@ def describe(shape: tuple[int, ...]) -> str:
 
 
 # The order is that of the config reference.
-from . import conv, cost, data, dropout, fc, image, join, local, neuron, norm, pool, softmax, tree  # noqa: E402, F401
+from . import (  # noqa: E402, F401
+    conv,
+    cost,
+    data,
+    dropout,
+    fc,
+    image,
+    join,
+    local,
+    neuron,
+    norm,
+    own,
+    pool,
+    softmax,
+    tree,
+)

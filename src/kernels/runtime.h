@@ -42,6 +42,9 @@ void download(Stream, void* destination, std::uintptr_t source, std::int64_t byt
 // Puts an op into the queue; at once on the default one. Kernels are queued by CUDA itself.
 void submit(Stream, std::function<void()> op);
 
+// A function of a library that the caller has loaded, a layer of his own: see own/layer.cu.
+using OwnFunction = void (*)(Stream, const Out* tensors, const double* numbers);
+
 // Runs independent multiply-adds in registers for some milliseconds, to the end; returns how many operations these were,
 // two each. By the time it takes, that is the peak that shares are taken of.
 double run_multiply_adds(Stream, Dtype dtype);
