@@ -3,12 +3,43 @@
 
 namespace convnet {
 
+namespace {
+
+// Calls body(Size{}) with the size of a window that slides, one of those that nets have; 0: any other, and blocks.
+template <class Body>
+void with_sliding_size(int size, bool blocked, Body body) {
+  switch (blocked ? 0 : size) {
+    case 3: return body(std::integral_constant<int, 3>{});
+    case 5: return body(std::integral_constant<int, 5>{});
+    case 9: return body(std::integral_constant<int, 9>{});
+    default: return body(std::integral_constant<int, 0>{});
+  }
+}
+
+// Channels that a thread goes through: the more, the fewer are read twice; but a quarter of a million threads are wanted,
+// which fill the largest GPUs.
+template <class T>
+int channels_each(const Images<T>& tensor) {
+  int channels = 32;
+  while (channels > 4 && sliding_rows(tensor, channels) * tensor.images < 1 << 18) channels /= 2;
+  return channels;
+}
+
+}  // namespace
+
 void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, double scale, double power, double bias, bool blocked) {
   checks::lrn_forward(inputs, denoms, acts, size);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
-      launch<lrn_forward_kernel<ThreeQuarters::value, T>>(rows_grid(acts.shape.rows(), acts.shape.images()), stream,
-             images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts), size, T(scale), T(power), T(bias), blocked);
+      with_sliding_size(size, blocked, [&]<class Size>(Size) {
+        const Images<T> target = images_of<T>(acts);
+        if constexpr (Size::value != 0)
+          launch<lrn_sliding_forward_kernel<Size::value, ThreeQuarters::value, T>>(rows_grid(sliding_rows(target, channels_each(target)), target.images), stream,
+                 images_of<T>(inputs), images_of<T>(denoms), target, channels_each(target), T(scale), T(power), T(bias));
+        else
+          launch<lrn_forward_kernel<ThreeQuarters::value, T>>(rows_grid(target.rows(), target.images), stream,
+                 images_of<T>(inputs), images_of<T>(denoms), target, size, T(scale), T(power), T(bias), blocked);
+      });
     });
   });
 }
@@ -17,8 +48,15 @@ void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_
   checks::lrn_backward(inputs, denoms, acts_grad, inputs_grad, size);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     with_power(power, [&]<class ThreeQuarters>(ThreeQuarters) {
-      launch<lrn_backward_kernel<ThreeQuarters::value, T>>(rows_grid(inputs.shape.rows(), inputs.shape.images()), stream,
-             images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts_grad), images_of<T>(inputs_grad), size, T(scale), T(power), blocked, relu);
+      with_sliding_size(size, blocked, [&]<class Size>(Size) {
+        const Images<T> target = images_of<T>(inputs_grad);
+        if constexpr (Size::value != 0)
+          launch<lrn_sliding_backward_kernel<Size::value, ThreeQuarters::value, T>>(rows_grid(sliding_rows(target, channels_each(target)), target.images), stream,
+                 images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts_grad), target, channels_each(target), T(scale), T(power), relu);
+        else
+          launch<lrn_backward_kernel<ThreeQuarters::value, T>>(rows_grid(target.rows(), target.images), stream,
+                 images_of<T>(inputs), images_of<T>(denoms), images_of<T>(acts_grad), target, size, T(scale), T(power), blocked, relu);
+      });
     });
   });
 }

@@ -6,7 +6,97 @@
 
 namespace convnet {
 
-// Threads: x = image, y = row (channel, y, x) of acts.
+// Of the sliding kernels: a thread goes through some channels of a pixel and an image, from one to the next, with what
+// their windows share in registers, and loads what it needs `ahead` channels later: then 2048 threads of a
+// multiprocessor keep 32 KiB in flight, of the 23 KiB that an H200's bandwidth asks for.
+constexpr int ahead = 4;
+
+// Channels from `first` to `last` - 1 of a row (block of channels, y, x).
+struct Slide {
+  int first, last, y, x, n;
+};
+template <class T>
+__device__ Slide slide_at(const Images<T>& tensor, Place place, int channels_each) {
+  const auto [block, y, x, n] = element_at(tensor, place);
+  const int first = block * channels_each, last = first + channels_each;
+  return {first, last < tensor.channels ? last : tensor.channels, y, x, n};
+}
+template <class T>
+HOST_DEVICE std::int64_t sliding_rows(const Images<T>& tensor, int channels_each) {
+  return std::int64_t(ceil_div(tensor.channels, channels_each)) * tensor.height * tensor.width;
+}
+
+template <int count, class T>
+__device__ void shift(T (&values)[count], T next) {
+#pragma unroll
+  for (int i = 0; i + 1 < count; ++i) values[i] = values[i + 1];
+  values[count - 1] = next;
+}
+
+// Windows of `size` channels, not blocks of them. Threads: x = image, y = row (block of channels, y, x) of acts.
+template <int size, bool three_quarters, class T>
+__global__ void __launch_bounds__(rows_threads) lrn_sliding_forward_kernel(Images<const T> inputs, Images<T> denoms, Images<T> acts, int channels_each,
+                                                                           T scale, T power, T bias) {
+  const Place place = this_place();
+  if (place.row >= sliding_rows(acts, channels_each) || place.n >= acts.images) return;
+  const auto [first, end, y, x, n] = slide_at(acts, place, channels_each);
+  const auto input_at = [&](int c) { return c >= 0 && c < acts.channels ? inputs.row(c, y, x)[n] : T(0); };
+
+  T window[size + ahead];  // of channel c, and what comes
+#pragma unroll
+  for (int j = 0; j < size + ahead; ++j) window[j] = input_at(first - size / 2 + j);
+  for (int c = first; c < end; ++c) {
+    const T next = input_at(c - size / 2 + size + ahead);
+    T squares = 0;
+#pragma unroll
+    for (int j = 0; j < size; ++j) squares += square(window[j]);
+    const T denom = bias + scale * squares;
+    denoms.store(&denoms.row(c, y, x)[n], denom);
+    acts.store(&acts.row(c, y, x)[n], window[size / 2] * inverse_power<three_quarters>(denom, power));
+    shift(window, next);
+  }
+}
+
+// The same of the gradient: the power of a denominator is computed once, not for every window that it is in.
+template <int size, bool three_quarters, class T>
+__global__ void __launch_bounds__(rows_threads) lrn_sliding_backward_kernel(Images<const T> inputs, Images<const T> denoms, Images<const T> acts_grad,
+                                                                            Images<T> inputs_grad, int channels_each, T scale, T power, bool relu) {
+  const Place place = this_place();
+  if (place.row >= sliding_rows(inputs, channels_each) || place.n >= inputs.images) return;
+  const auto [first, end, y, x, n] = slide_at(inputs, place, channels_each);
+
+  struct Read {
+    T input = 0, grad = 0, denom = 1;
+  };
+  const auto read_at = [&](int c) {
+    if (c < 0 || c >= inputs.channels) return Read{};
+    return Read{inputs.row(c, y, x)[n], acts_grad.row(c, y, x)[n], denoms.row(c, y, x)[n]};
+  };
+  constexpr int before = size - 1 - size / 2, after = size / 2;  // channels whose windows hold this one
+  T terms[size] = {};                      // of channel c
+  T own[after + 1] = {}, direct[after + 1] = {};  // from c on: inputs; their gradient with the denominators held constant
+  Read reads[ahead];
+#pragma unroll
+  for (int i = 0; i < ahead; ++i) reads[i] = read_at(first - before + i);
+  for (int newest = first - before; newest < end + after; ++newest) {
+    const Read read = reads[0], next = read_at(newest + ahead);
+    const T inverse = inverse_power_plus_1<three_quarters>(read.denom, power);
+    shift(terms, read.grad * read.input * inverse);
+    shift(own, read.input);
+    shift(direct, read.grad * (inverse * read.denom));
+    shift(reads, next);
+    const int c = newest - after;
+    if (c < first) continue;
+    T sum = 0;
+#pragma unroll
+    for (int j = 0; j < size; ++j) sum += terms[j];
+    T& target = inputs_grad.row(c, y, x)[n];
+    inputs_grad.store(&target, direct[0] - 2 * scale * power * own[0] * sum);
+    if (relu) target = relu_gradient(target, own[0]);
+  }
+}
+
+// Windows of any size, or blocks. Threads: x = image, y = row (channel, y, x) of acts.
 template <bool three_quarters, class T>
 __global__ void lrn_forward_kernel(Images<const T> inputs, Images<T> denoms, Images<T> acts, int size, T scale, T power, T bias, bool blocked) {
   const Place place = this_place();

@@ -53,7 +53,11 @@ def backward_case(name, shape, size, power=0.75, check=False, **blocked):
 SHAPES = {"plain": (16, 5, 4, 3), "one-element": (3, 1, 1, 1), "48-channels": (48, 2, 2, 65), "129-images": (7, 3, 3, 129)}
 CASES = [forward_case(f"{name}-size{size}", shape, size) for name, shape in SHAPES.items() for size in (3, 4, 5)]
 CASES += [backward_case(f"{name}-size{size}", shape, size) for name, shape in SHAPES.items() for size in (3, 4, 5)]
+CASES += [case(f"{channels}-channels-size{size}", (channels, 2, 3, 5), size) for case in (forward_case, backward_case)
+          for channels, size in ((15, 9), (16, 9), (17, 5), (18, 3), (33, 9), (35, 5))]
+CASES += [backward_case(f"gradient-{channels}-channels-size{size}", (channels, 1, 2, 2), size, check=True) for channels, size in ((17, 5), (20, 9), (33, 3))]
 CASES += [case(f"power{power}", (5, 3, 2, 3), 3, power) for case in (forward_case, backward_case) for power in (0.5, 0.6, 1.0)]
+CASES += [case(f"power0.6-size{size}", (18, 1, 2, 3), size, 0.6) for case in (forward_case, backward_case) for size in (5, 9)]
 CASES += [case("nine-rows", (3, 3, 1, 2), 3) for case in (forward_case, backward_case)]
 CASES += [case("more-than-a-tile", (3, 2, 3, 300), 3) for case in (forward_case, backward_case)]
 CASES += [case("window-wider-than-channels", (2, 3, 2, 3), 7) for case in (forward_case, backward_case)]
