@@ -302,11 +302,17 @@ struct Gather {
             T* tile = partial + (std::int64_t(block.first) * block_pixels +
                                  std::int64_t(y - ys.first) * xs.count * block.count) *
                                     width;
-            for (int x = xs.first; x < xs.first + xs.count; ++x, tile += block.count * width)
+            for (int x = xs.first; x < xs.first + xs.count;) {
+              const bool pair = lane.vectors == 1 && lane.count == width &&
+                                x + 1 < xs.first + xs.count && are_alike(x, x + 1, target.width);
               gather(w.weights + weights_offset(group, in), block, strip, row_size, seen_x,
-                     in.count, lane, window, x_axis.windows[x], first ? nullptr : tile,
+                     in.count, lane, window, x_axis.windows[x],
+                     pair ? &x_axis.windows[x + 1] : nullptr, first ? nullptr : tile,
                      last ? nullptr : tile, target, group, row_offsets.data(), streams, ahead,
                      epilogue);
+              x += 1 + pair;
+              tile += (1 + pair) * block.count * width;
+            }
           }
         }
       }
@@ -314,11 +320,21 @@ struct Gather {
     });
   }
 
+  // Whether two windows see as many inputs, by the same weights, and are whole pixels of the target.
+  bool are_alike(int x, int other, int width) const {
+    const auto &a = x_axis.windows[x], &b = x_axis.windows[other];
+    return a.phase == b.phase && std::min(a.first, b.first) >= 0 &&
+           std::max(a.first, b.first) + a.taps <= x_axis.inputs &&
+           std::min(a.output, b.output) >= 0 &&
+           std::max(a.output, b.output) + x_axis.members <= width;
+  }
+
   // A tile of the outputs at one place, of one block of inputs. `before`: sums to add, `tile`:
-  // where unfinished sums go.
+  // where unfinished sums go. `other`: of one vector of images, a second place that is computed
+  // with the same weights: with 28 sums instead of 14, a load serves two multiply-adds, not one.
   void gather(const T* weights, const Block& block, const T* strip, std::int64_t row_size,
               Block seen_x, int in, LaneBlock lane, GatherAxis::Window wy, GatherAxis::Window wx,
-              const T* before, T* tile, const Images<T>& target, int group,
+              const GatherAxis::Window* other, const T* before, T* tile, const Images<T>& target, int group,
               const std::int64_t* row_offsets, bool streams, Ahead<T>& ahead,
               const Epilogue<T>& epilogue) const {
     const int width = lane.vectors * simd::lanes<T>;
@@ -342,13 +358,16 @@ struct Gather {
           (x1 - x0) * in, nullptr, 0};
       ahead.fetch(segments[i]);
     }
-    const auto kernel = columns_kernel<T>(block.count, lane.vectors);
+    const auto kernel =
+        other ? pairs_kernel<T>(block.count) : columns_kernel<T>(block.count, lane.vectors);
+    const std::int64_t b_pair = other ? std::int64_t(other->first - wx.first) * in * width : 0;
     if (tile) {
-      kernel(segments, runs, {tile, nullptr, before, false, false});
+      kernel(segments, runs, {tile, nullptr, before, false, false, {}, b_pair});
     } else if (whole && lane.count == width) {
       kernel(segments, runs,
              {pixel, row_offsets + block.first, before, target.add, streams,
-              epilogue.from(group * outputs + block.first)});
+              epilogue.from(group * outputs + block.first), b_pair,
+              other ? (other->output - wx.output) * target.pitch : 0});
     } else {
       TileBuffer<T> buffer;
       kernel(segments, runs, {buffer.data, nullptr, before, false, false});

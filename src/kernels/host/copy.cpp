@@ -9,9 +9,8 @@ void scaled_copy(Stream stream, In inputs, Out acts, double factor) {
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const auto in = rows_of<T>(inputs);
     const auto out = rows_of<T>(acts);
-    for_row_ranges(stream, out.rows, out.pitch, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t r = first; r < last; ++r)
-        store_row(out.row(r), out.images, out.add, [&, row = in.row(r)](int n) { return T(factor) * row[n]; });
+    for_numbers(stream, out.rows, out.images, inputs.dtype, {out.pitch, in.pitch}, [&](std::int64_t r, int count) {
+      store_row(out.row(r), count, out.add, [&, row = in.row(r)](int n) { return T(factor) * row[n]; });
     });
   });
 }

@@ -18,8 +18,7 @@ constexpr int tile = 128;
 template <class Body>
 void for_tiles(Stream stream, const Shape& shape, Dtype dtype, std::initializer_list<std::int64_t> pitches, Body body) {
   const std::int64_t pitch = *pitches.begin(), pixels = shape[1] * shape[2];
-  const bool joined = std::all_of(pitches.begin(), pitches.end(), [&](auto other) { return other == pitch; }) &&
-                      (pitch - shape.images()) * size_of(dtype) < 16;
+  const bool joined = can_join(int(shape.images()), dtype, pitches);
   const std::int64_t rows = joined ? 1 : pixels, length = joined ? pixels * pitch : shape.images();
   const std::int64_t tiles = (length + tile - 1) / tile;
   parallel_for(stream, rows * tiles, [&](std::int64_t task, int thread) {

@@ -17,6 +17,7 @@ namespace convnet {
 // `length` products of a and b, one after the other in memory.
 //   columns of a: a[k * rows + i]      rows of a: a[i * row_pitch + k]      b[k * vectors * lanes +
 //   j]
+//   pairs: columns of a; two pixels of one vector each: b[j / lanes * b_pair + k * lanes + j % lanes]
 template <class T>
 struct Segment {
   const T *a, *b;
@@ -25,7 +26,7 @@ struct Segment {
   std::int64_t prefetch_step;
 };
 
-enum class Order { columns, rows };
+enum class Order { columns, rows, pairs };
 
 // The most products in a segment of Order::rows, and the distance of its rows.
 constexpr int row_length = 32, row_pitch = 32 + 16;
@@ -38,6 +39,9 @@ struct Target {
   const T* partial;          // sums to be added first, without gaps; or null
   bool add, stream;          // to what is there; past the caches
   Epilogue<T> epilogue = {};  // of the tile's rows
+  // Order::pairs: distance of the second pixel in b, and in rows with gaps; without gaps its tile
+  // follows the first's.
+  std::int64_t b_pair = 0, row_pair = 0;
 };
 
 template <class T>
@@ -56,7 +60,12 @@ constexpr int max_rows(int vectors) {
 template <class T, int rows, int vectors, Order order>
 [[gnu::noinline]] void multiply(const Segment<T>* segments, int count, const Target<T>& target) {
   using namespace simd;
-  constexpr int width = vectors * lanes<T>;
+  static_assert(order != Order::pairs || vectors == 2);
+  constexpr int width = (order == Order::pairs ? 1 : vectors) * lanes<T>;
+  // From one vector to the next: of tiles without gaps, of b, and of the target.
+  constexpr int tile_apart = order == Order::pairs ? rows * width : lanes<T>;
+  const std::int64_t b_apart = order == Order::pairs ? target.b_pair : lanes<T>,
+                     apart = order == Order::pairs && target.rows ? target.row_pair : tile_apart;
   Vector<T> sums[rows][vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < rows; ++i)
@@ -65,13 +74,14 @@ template <class T, int rows, int vectors, Order order>
 
   if (target.partial)
 #pragma GCC unroll 32
-    for (int i = 0; i < rows * vectors; ++i) __builtin_prefetch(target.partial + i * lanes<T>);
+    for (int i = 0; i < rows * vectors; ++i)
+      __builtin_prefetch(target.partial + i / vectors * width + i % vectors * tile_apart);
   if (target.add)
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
       for (int j = 0; j < vectors; ++j)
-        __builtin_prefetch(target.data + (target.rows ? target.rows[i] : i * width) + j * lanes<T>);
+        __builtin_prefetch(target.data + (target.rows ? target.rows[i] : i * width) + j * apart);
 
   for (int s = 0; s < count; ++s) {
     const T *a = segments[s].a, *b = segments[s].b;
@@ -83,7 +93,7 @@ template <class T, int rows, int vectors, Order order>
       if constexpr (rows >= vectors) {
         Vector<T> values[vectors];
 #pragma GCC unroll 8
-        for (int j = 0; j < vectors; ++j) values[j] = load(b + j * lanes<T>);
+        for (int j = 0; j < vectors; ++j) values[j] = load(b + j * b_apart);
 #pragma GCC unroll 16
         for (int i = 0; i < rows; ++i) {
           const Vector<T> factor = broadcast(order == Order::rows ? a[i * row_pitch] : a[i]);
@@ -97,7 +107,7 @@ template <class T, int rows, int vectors, Order order>
           factors[i] = broadcast(order == Order::rows ? a[i * row_pitch] : a[i]);
 #pragma GCC unroll 8
         for (int j = 0; j < vectors; ++j) {
-          const Vector<T> value = load(b + j * lanes<T>);
+          const Vector<T> value = load(b + j * b_apart);
 #pragma GCC unroll 16
           for (int i = 0; i < rows; ++i) sums[i][j] += factors[i] * value;
         }
@@ -112,13 +122,13 @@ template <class T, int rows, int vectors, Order order>
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
       for (int j = 0; j < vectors; ++j)
-        sums[i][j] = load(target.partial + i * width + j * lanes<T>) + sums[i][j];
+        sums[i][j] = load(target.partial + i * width + j * tile_apart) + sums[i][j];
 #pragma GCC unroll 16
   for (int i = 0; i < rows; ++i) {
     T* row = target.data + (target.rows ? target.rows[i] : i * width);
     if (target.add)
 #pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) sums[i][j] = load(row + j * lanes<T>) + sums[i][j];
+      for (int j = 0; j < vectors; ++j) sums[i][j] = load(row + j * apart) + sums[i][j];
     if (target.epilogue.biases) {
       const Vector<T> bias = broadcast(target.epilogue.biases[i]);
 #pragma GCC unroll 8
@@ -129,10 +139,10 @@ template <class T, int rows, int vectors, Order order>
       for (int j = 0; j < vectors; ++j) sums[i][j] = sums[i][j] < Vector<T>{} ? Vector<T>{} : sums[i][j];
     if (target.stream)
 #pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) stream_store(row + j * lanes<T>, sums[i][j]);
+      for (int j = 0; j < vectors; ++j) stream_store(row + j * apart, sums[i][j]);
     else
 #pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) store(row + j * lanes<T>, sums[i][j]);
+      for (int j = 0; j < vectors; ++j) store(row + j * apart, sums[i][j]);
   }
 }
 

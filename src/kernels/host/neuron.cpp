@@ -10,10 +10,8 @@ void neuron_forward(Stream stream, In inputs, Out acts, Neuron neuron, double a,
     const auto in = rows_of<T>(inputs);
     const auto out = rows_of<T>(acts);
     with_neuron(neuron, [&]<class Kind>(Kind) {
-      for_row_ranges(stream, out.rows, out.pitch, [&](std::int64_t first, std::int64_t last) {
-        for (std::int64_t r = first; r < last; ++r)
-          store_row(out.row(r), out.images, out.add,
-                    [x = in.row(r), a = T(a), b = T(b)](int n) { return neuron_value<Kind::value>(x[n], a, b); });
+      for_numbers(stream, out.rows, out.images, acts.dtype, {out.pitch, in.pitch}, [&](std::int64_t r, int count) {
+        store_row(out.row(r), count, out.add, [x = in.row(r), a = T(a), b = T(b)](int n) { return neuron_value<Kind::value>(x[n], a, b); });
       });
     });
   });
@@ -26,11 +24,10 @@ void neuron_backward(Stream stream, In saved, In acts_grad, Out inputs_grad, Neu
     const auto in = rows_of<T>(saved), grads = rows_of<T>(acts_grad);
     const auto out = rows_of<T>(inputs_grad);
     with_neuron(neuron, [&]<class Kind>(Kind) {
-      for_row_ranges(stream, out.rows, out.pitch, [&](std::int64_t first, std::int64_t last) {
-        for (std::int64_t r = first; r < last; ++r)
-          store_row(out.row(r), out.images, out.add, [s = in.row(r), g = grads.row(r), a = T(a), b = T(b)](int n) {
-            return g[n] * neuron_slope<Kind::value>(s[n], a, b);
-          });
+      for_numbers(stream, out.rows, out.images, saved.dtype, {out.pitch, in.pitch, grads.pitch}, [&](std::int64_t r, int count) {
+        store_row(out.row(r), count, out.add, [s = in.row(r), g = grads.row(r), a = T(a), b = T(b)](int n) {
+          return g[n] * neuron_slope<Kind::value>(s[n], a, b);
+        });
       });
     });
   });

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <initializer_list>
 
-#include "../tensor.h"
-#include "parallel.h"
+#include "loops.h"
 
 namespace convnet {
 
@@ -32,8 +31,7 @@ struct Strip {
 template <class Body>
 void for_strips(Stream stream, const Shape& shape, Dtype dtype, std::initializer_list<std::int64_t> pitches, Body body) {
   const std::int64_t images = shape.images(), pitch = *pitches.begin();
-  const bool joined = images <= strip_images && (pitch - images) * size_of(dtype) < 16 &&
-                      std::all_of(pitches.begin(), pitches.end(), [&](auto other) { return other == pitch; });
+  const bool joined = images <= strip_images && can_join(int(images), dtype, pitches);
   const std::int64_t strips = (images + strip_images - 1) / strip_images;
   parallel_for(stream, shape[0] * strips, [&](std::int64_t task, int thread) {
     const std::int64_t first = task % strips * strip_images;

@@ -69,6 +69,12 @@ Microkernel<T> columns_kernel(int rows, int vectors) {
   }
 }
 
+// Of two pixels with one vector of images each.
+template <class T>
+Microkernel<T> pairs_kernel(int rows) {
+  return microkernel_of<T, 2, Order::pairs>(rows);
+}
+
 template <class T>
 Microkernel<T> rows_kernel(int rows, int vectors) {
   return vectors == 1 ? microkernel_of<T, 1, Order::rows>(rows)
