@@ -1,6 +1,6 @@
 """All that README says of the speed of a CPU, in stages, into benchmarks/results/DEVICE/.
 
-    python benchmarks/cpu_report.py                        # all stages that are not finished yet: 25 minutes on two cores
+    python benchmarks/cpu_report.py                        # all stages that are not finished yet: half an hour on two cores
     python benchmarks/cpu_report.py --budget 540           # begins none that might not end within 9 minutes from now
     python benchmarks/cpu_report.py --list                 # the stages, and what is known of each
     python benchmarks/cpu_report.py --stages 'alexnet' --again
@@ -40,11 +40,11 @@ def stages(folder: Path, threads: int) -> list[Stage]:
     photographs, small, peer, one_device = "dummy:3x224x224", "dummy:3x32x32", ("--peer", "torch"), ("--map", f"1x{threads}")
     on_both = ("--map", f"1x{threads}", "1x1", *([f"2x{threads // 2}"] if threads > 1 else []))
     return [
-        ops("ops", 128, 420, 5),
+        ops("ops", 128, 540, 5),
         ops("ops-16", 16, 240, 5),
         ops("ops-1", 1, 240, 5),
-        stage("ops-fast", 180, "benchmarks/op_throughput.py", "--ops", "^conv", "--layers", "conv[2-5]", "--precision", "fast", "--threads", 1, "--cpu-time", "--repeats", 5, "--peer", "torch"),
-        net("train-alexnet", "alexnet", photographs, 128, 420, 5, *on_both, "--precision", "fast", *peer),
+        stage("ops-fast", 300, "benchmarks/op_throughput.py", "--ops", "^conv", "--layers", "conv[2-5]", "--precision", "fast", "--threads", 1, "--cpu-time", "--repeats", 5, "--peer", "torch"),
+        net("train-alexnet", "alexnet", photographs, 128, 540, 5, *on_both, "--precision", "fast", *peer),
         net("train-alexnet-16", "alexnet", photographs, 16, 240, 7, *one_device, *peer),
         net("train-alexnet-1", "alexnet", photographs, 1, 180, 9, *one_device, *peer),
         net("inference-alexnet", "alexnet", photographs, 128, 240, 5, "--inference", *one_device, *peer),
