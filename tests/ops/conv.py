@@ -219,6 +219,12 @@ CASES = [case for group in (
     cases("15-images", (17, 3, 6, 15), (35, 2, 3), padding=1, exact=True),
     cases("17-images", (5, 4, 3, 17), (19, 3, 3), padding=1, exact=True),
     cases("33-images", (4, 3, 4, 33), (3, 3, 2), padding=1, exact=True),
+    # one vector of images, where two pixels are computed at once: of 16, 8, 4 or 2 numbers
+    cases("16-images-in-parts", (80, 3, 7, 16), (17, 3, 3), padding=1, exact=True),
+    cases("16-images-stride4-3-channels", (3, 13, 31, 16), (20, 5, 5), stride=4, padding=2, exact=True),
+    cases("48-images-stride2-groups", (6, 5, 11, 48), (20, 3, 3), stride=2, padding=1, groups=2, exact=True),
+    cases("8-images", (20, 4, 9, 8), (18, 3, 3), padding=2, exact=True),
+    cases("4-images", (20, 4, 9, 4), (18, 3, 3), padding=1),
     cases("100-images", (3, 4, 2, 100), (18, 3, 3), padding=1, exact=True),
     cases("129-images-integers", (3, 3, 4, 129), (9, 2, 3), padding=1, exact=True),
     cases("6-images-1050-wide", (16, 1, 1050, 6), (2, 1, 3), padding=1, exact=True),
