@@ -193,7 +193,14 @@ class Device:
 
     def tensor(self, shape: tuple[int, ...], dtype: str = "float32") -> Tensor:
         """A tensor with memory of its own."""
-        return Tensor(self.allocate(tensor_bytes(shape, dtype)), tuple(shape), dtype, padded(shape[-1], dtype), self.index)
+        return Tensor(self.allocate(tensor_bytes(shape, dtype)), tuple(shape), dtype, self.pitch(shape[-1], dtype), self.index)
+
+    def pitch(self, columns: int, dtype: str) -> int:
+        """Elements from a row of so many columns to the next: padded, but on host less than 16 bytes to a power of two only.
+
+        There a row of pixels is what is worked on in vectors where images are few.
+        """
+        return 1 << (columns - 1).bit_length() if self.backend == "host" and 0 < columns * itemsize(dtype) < 16 else padded(columns, dtype)
 
     def new_event(self) -> int:
         """An event of this device; it lives as long as the device."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .backends import ALIGNMENT, Device, Tensor, padded
+from .backends import ALIGNMENT, Device, Tensor
 from .compiler import Compiler
 from .config import Config
 from .data import NO_AUGMENTATION, Augmentation, Provider
@@ -100,7 +100,7 @@ class Net:
             sizes = [-(-value.nbytes // ALIGNMENT) * ALIGNMENT for value in kept]
             address = self.devices[device].allocate(sum(sizes))
             for value, size in zip(kept, sizes, strict=True):
-                value.tensor = Tensor(address, value.shape, value.dtype, padded(value.shape[-1], value.dtype), device)
+                value.tensor = Tensor(address, value.shape, value.dtype, self.devices[device].pitch(value.shape[-1], value.dtype), device)
                 address += size
         for name, array in (("mean", self.data.mean), ("colors", self.data.augmentation.colors)):
             if array is not None:

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from .backends import ALIGNMENT, Device, Tensor, padded
+from .backends import ALIGNMENT, Device, Tensor
 from .own_kernels import FUNCTIONS, Libraries
 from .passes import (
     at_precision,
@@ -106,7 +106,7 @@ class Plan:
         sizes = [0]
         for step in self.steps:
             if step.device == device and hasattr(ops, f"{step.op}_workspace"):
-                shapes = [Tensor(0, value.shape, value.dtype, padded(value.shape[-1], value.dtype)) for value in (*step.reads, *step.writes)]
+                shapes = [Tensor(0, value.shape, value.dtype, self.devices[device].pitch(value.shape[-1], value.dtype)) for value in (*step.reads, *step.writes)]
                 sizes.append(getattr(ops, f"{step.op}_workspace")(self.devices[device], *shapes, **step.scalars))
         return -(-max(sizes) // ALIGNMENT) * ALIGNMENT
 
@@ -114,7 +114,7 @@ class Plan:
         """Gives every value its address in its device's arena, and makes the calls."""
         for value, offset in self.offsets.items():
             address = arenas[value.device] + offset
-            value.tensor = Tensor(address, value.shape, value.dtype, padded(value.shape[-1], value.dtype), value.device)
+            value.tensor = Tensor(address, value.shape, value.dtype, self.devices[value.device].pitch(value.shape[-1], value.dtype), value.device)
         for step in self.steps:
             step.call = self._call(step, arenas)
         self._waits, self._records = self._events()

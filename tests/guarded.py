@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from convnet.backends import Device, Tensor, itemsize, padded
+from convnet.backends import Device, Tensor, itemsize
 
 GUARD = 256  # bytes before and after every tensor
 READ, WRITTEN = 0xFFFF, 0x7FFE  # each NaN in every floating type, and in those of 16 bits
@@ -20,7 +20,7 @@ class Arena:
 
     def tensor(self, shape: tuple[int, ...], dtype: str, tight: bool = False, fill: int = WRITTEN, pitch: int = 0) -> Tensor:
         """A tensor full of NaN. tight: rows without padding, starting at no multiple of 16 bytes."""
-        pitch = pitch or (shape[-1] if tight else padded(shape[-1], dtype))
+        pitch = pitch or (shape[-1] if tight else self.device.pitch(shape[-1], dtype))
         start = GUARD + (itemsize(dtype) if tight else 0)
         tensor = Tensor(0, tuple(shape), dtype, pitch, self.device.index)
         nbytes = start + tensor.nbytes + GUARD

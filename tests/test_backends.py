@@ -66,6 +66,15 @@ def test_rows_are_multiples_of_16_bytes():
     assert padded(129, "float64") == 130 and padded(129, "uint8") == 144
 
 
+def test_rows_of_the_host_are_as_short_as_they_can_be():
+    with Device("host", threads=1) as device:
+        assert [device.pitch(images, "float32") for images in (1, 2, 3, 4, 5, 129)] == [1, 2, 4, 4, 8, 132]
+        assert [device.pitch(images, "uint8") for images in (1, 5, 16, 17)] == [1, 8, 16, 32]
+        assert device.pitch(0, "float32") == 0
+    with Device("simt") as device:
+        assert device.pitch(1, "float32") == 4
+
+
 def test_memory_that_the_machine_does_not_have_is_refused():
     with Device("host", threads=1) as device, pytest.raises(OutOfMemory, match="MiB are free"):
         device.allocate(2**60)

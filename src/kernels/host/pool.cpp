@@ -2,41 +2,10 @@
 #include <vector>
 #include "../pool.h"
 #include "loops.h"
-#include "simd.h"
+#include "pool_rows.h"
 
 namespace convnet {
 namespace {
-
-// Images that are reduced together, in `parts` vectors of `lanes`. Explicit vectors, since they stay in registers
-// over all pixels of a window; plain loops over an array on the stack took two to four times as long.
-template <class T, int lanes, int parts>
-struct Tile {
-  typedef T Part __attribute__((vector_size(lanes * sizeof(T)), aligned(sizeof(T)), may_alias));
-  Part part[parts] = {};
-
-  // part = f(part, the same part of each row). Windows are too short for the CPU to foresee what comes next: fetching
-  // what lies `ahead`, four pixels on, takes a third off the time of max_pool.
-  template <class F, class... Row>
-  ALWAYS_INLINE void update(std::int64_t ahead, F f, const Row*... rows) {
-#pragma GCC unroll 8
-    for (int i = 0; i < parts; ++i) {
-      (__builtin_prefetch(rows + ahead + i * lanes), ...);
-      part[i] = f(part[i], *reinterpret_cast<const Part*>(rows + i * lanes)...);
-    }
-  }
-  template <class F>
-  ALWAYS_INLINE void apply(F f) {
-#pragma GCC unroll 8
-    for (int i = 0; i < parts; ++i) part[i] = f(part[i]);
-  }
-  ALWAYS_INLINE void store(T* target, bool add) const {
-#pragma GCC unroll 8
-    for (int i = 0; i < parts; ++i) {
-      Part& old = *reinterpret_cast<Part*>(target + i * lanes);
-      old = add ? old + part[i] : part[i];
-    }
-  }
-};
 
 // Numbers that are 16 bytes: pixels of few images are some of these, padding included.
 template <class T>
@@ -61,64 +30,17 @@ int with_padding(int images, std::initializer_list<std::int64_t> pitches) {
   return wanted <= std::min(pitches) ? wanted : images;
 }
 
-// Whether pixels of tensors with these pitches are few numbers, and rows of pixels one run of them.
-template <class T>
-bool are_few(int images, std::initializer_list<std::int64_t> pitches) {
-  return *pitches.begin() < simd::lanes<T> && *pitches.begin() % few<T> == 0 && can_join(images, sizeof(T) == 8 ? Dtype::float64 : Dtype::float32, pitches);
-}
-
-// Windows of few images: each row of acts is computed for windows at every pixel, whose numbers lie one behind the other
-// and fill vectors, of which those that there are are then taken. Window by window it takes six times as long.
-template <class T>
-struct FewImages {
-  const Images<const T>& in;
-  const Images<T>& out;
-  const WindowGrid& windows;
-  int first, last;  // windows from first to last - 1 lie within the rows
-
-  FewImages(const Images<const T>& in, const Images<T>& out, const WindowGrid& windows) : in(in), out(out), windows(windows) {
-    const Windows& w = windows.across;
-    first = w.start < 0 ? (-w.start + w.stride - 1) / w.stride : 0;
-    last = w.pixels - w.size - w.start < 0 ? 0 : std::min(w.count, (w.pixels - w.size - w.start) / w.stride + 1);
-    if (!are_few<T>(in.images, {in.pitch, out.pitch}) || w.stride > 4 || last < first) first = last = 0;
-  }
-
-  // For all of a row (c, y): fold(sum, value) over each window, finish(sum).
-  template <class Fold, class Finish>
-  void row(int c, int y, T* scratch, Fold fold, Finish finish) const {
-    const Windows& w = windows.across;
-    const std::int64_t begin = (w.start + first * w.stride) * in.pitch, end = (w.start + (last - 1) * w.stride + 1) * in.pitch;
-    const auto at = [&](std::int64_t i, auto tile) {
-      tile.update(0, [](auto, auto value) { return value; }, in.row(c, windows.down.begin(y), 0) + i);
-      bool is_first = true;
-      for (int v = windows.down.begin(y); v < windows.down.end(y); ++v) {
-        const T* pixel = in.row(c, v, 0) + i;
-        for (int k = 0; k < w.size; ++k, pixel += in.pitch, is_first = false)
-          if (!is_first) tile.update(0, fold, pixel);
-      }
-      tile.apply(finish);
-      tile.store(scratch + i, false);
-    };
-    constexpr int lanes = simd::lanes<T>;
-    std::int64_t i = begin;
-    for (; i + lanes <= end; i += lanes) at(i, Tile<T, lanes, 1>());
-    for (; i < end; i += few<T>) at(i, Tile<T, few<T>, 1>());
-    for (int x = first; x < last; ++x)
-      store_row(out.row(c, y, x), out.images, out.add, [source = scratch + (w.start + x * w.stride) * in.pitch](int n) { return source[n]; });
-  }
-};
-
 // finish_of(y) of the fold over each window, for those of few images; pixel(c, y, x) for the others.
 template <class T, class Fold, class FinishOf, class Pixel>
 void for_windows(Stream stream, const Images<const T>& in, const Images<T>& out, const WindowGrid& windows, Fold fold, FinishOf finish_of, Pixel pixel) {
-  const FewImages<T> few(in, out, windows);
+  const RowWindows<T> of_a_row(in, out, windows);
   for_row_ranges(stream, std::int64_t(out.channels) * out.height, out.width * out.pitch, [&](std::int64_t first, std::int64_t last) {
-    std::vector<T> scratch(few.first < few.last ? in.width * in.pitch : 0);
+    std::vector<T> scratch(of_a_row.scratch_size());
     for (std::int64_t row = first; row < last; ++row) {
       const int c = int(row / out.height), y = int(row % out.height);
-      if (few.first < few.last) few.row(c, y, scratch.data(), fold, finish_of(y));
-      for (int x = 0; x < few.first; ++x) pixel(c, y, x);
-      for (int x = few.last; x < out.width; ++x) pixel(c, y, x);
+      of_a_row(c, y, scratch.data(), fold, finish_of(y));
+      for (int x = 0; x < of_a_row.first; ++x) pixel(c, y, x);
+      for (int x = of_a_row.last; x < out.width; ++x) pixel(c, y, x);
     }
   });
 }
@@ -144,34 +66,24 @@ void pool_best(Stream stream, const Images<const T>& in, const Images<T>& out, c
   });
 }
 
-// Gradients of few images: each row of them is summed in the cache, window by window, in the order in which a pixel would
-// look at the windows that hold it: to find these for each pixel takes most of the time.
-//   term(c, y, x, n)(input) is what window (y, x) adds to a pixel, for some images from n on; in: of all pixels
-template <class T, class Term>
-void add_windows(Stream stream, const Images<const T>& in, const Images<T>& out, const WindowGrid& windows, bool relu, Term term) {
-  typedef typename Tile<T, few<T>, 1>::Part Part;
-  const int width = int(out.width * out.pitch);
-  for_row_ranges(stream, std::int64_t(out.channels) * out.height, width, [&](std::int64_t first, std::int64_t last) {
-    std::vector<T> sums(width);
+struct Span {
+  int begin, end;
+};
+
+// body(c, v, u, down, across) for every pixel of a tensor, with the windows that hold it. To find these takes divisions,
+// which are done once a row and once a column.
+template <class T, class Body>
+void for_pixels_in_windows(Stream stream, const Images<T>& out, const WindowGrid& windows, Body body) {
+  std::vector<Span> across;
+  for (int u = 0; u < out.width; ++u) across.push_back({windows.across.first_with(u), windows.across.end_with(u)});
+  for_row_ranges(stream, std::int64_t(out.channels) * out.height, out.width * out.pitch, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t row = first; row < last; ++row) {
       const int c = int(row / out.height), v = int(row % out.height);
-      std::fill(sums.begin(), sums.end(), T(0));
-      const T* const inputs = in.row(c, v, 0);
-      for (int y = windows.down.first_with(v); y < windows.down.end_with(v); ++y)
-        for (int x = 0; x < windows.across.count; ++x)
-          for (int n = 0; n < out.pitch; n += few<T>) {
-            const auto add = term(c, y, x, n);
-            for (std::int64_t i = windows.across.begin(x) * out.pitch + n; i < windows.across.end(x) * out.pitch; i += out.pitch)
-              *reinterpret_cast<Part*>(&sums[i]) += add(*reinterpret_cast<const Part*>(inputs + i));
-          }
-      const int count = width - int(out.pitch) + out.images;
-      store_row(out.row(c, v, 0), count, out.add, [&](int i) { return sums[i]; });
-      if (relu) relu_row(out.row(c, v, 0), inputs, count);
+      const Span down = {windows.down.first_with(v), windows.down.end_with(v)};
+      for (int u = 0; u < out.width; ++u) body(c, v, u, down, across[u]);
     }
   });
 }
-template <class T>
-auto few_at(const T* numbers) { return *reinterpret_cast<const typename Tile<T, few<T>, 1>::Part*>(numbers); }
 
 // Gathers: a pixel looks at the windows that hold it.
 template <class T>
@@ -180,19 +92,20 @@ void pass_to_best(Stream stream, const Images<const T>& in, const Images<const T
   const std::int64_t ahead = 4 * in.pitch;
   const int images = with_padding<T>(out.images, {in.pitch, acts.pitch, grads.pitch, out.pitch});
   if (are_few<T>(out.images, {out.pitch, in.pitch, acts.pitch, grads.pitch})) {
-    add_windows(stream, in, out, windows, relu, [&](int c, int y, int x, int n) {
-      return [act = few_at(acts.row(c, y, x) + n), grad = few_at(grads.row(c, y, x) + n)](auto input) { return input == act ? grad : decltype(grad){}; };
-    });
+    const auto fill = [&](int c, int y, T* act, T* grad) {
+      const std::int64_t step = windows.across.stride * out.pitch;
+      spread(act, step, acts.row(c, y, 0), acts.pitch, acts.images, acts.width, [](int, T value) { return value; });
+      spread(grad, step, grads.row(c, y, 0), grads.pitch, grads.images, grads.width, [](int, T value) { return value; });
+    };
+    sum_windows(stream, in, out, windows, relu, fill, [](auto sum, auto input, auto act, auto grad) { return sum + (input == act ? grad : decltype(grad){}); });
     return;
   }
-  for_pixels(stream, out, [&](int c, int v, int u) {
-    const int top = windows.down.first_with(v), bottom = windows.down.end_with(v);
-    const int left = windows.across.first_with(u), right = windows.across.end_with(u);
+  for_pixels_in_windows(stream, out, windows, [&](int c, int v, int u, Span down, Span across) {
     for_tiles<T>(images, [&](int n, auto sum) {
       const T* const input = in.row(c, v, u) + n;
-      for (int y = top; y < bottom; ++y) {
-        const T *act = acts.row(c, y, left) + n, *grad = grads.row(c, y, left) + n;
-        for (int x = left; x < right; ++x, act += acts.pitch, grad += grads.pitch)
+      for (int y = down.begin; y < down.end; ++y) {
+        const T *act = acts.row(c, y, across.begin) + n, *grad = grads.row(c, y, across.begin) + n;
+        for (int x = across.begin; x < across.end; ++x, act += acts.pitch, grad += grads.pitch)
           sum.update(ahead, [](auto sum, auto input, auto act, auto grad) { return sum + (input == act ? grad : decltype(grad){}); },
                      input, act, grad);
       }
@@ -282,22 +195,24 @@ void avg_pool_backward(Stream stream, In acts_grad, Out inputs_grad, int size, i
     const auto out = images_of<T>(inputs_grad);
     const std::int64_t ahead = 4 * grads.pitch;
     const int images = with_padding<T>(out.images, {grads.pitch, out.pitch});
-    const auto share_of = [&](int y, int x) { return sum ? T(1) : 1 / T(windows.down.length(y) * windows.across.length(x)); };
+    std::vector<T> shares;  // of (y, x)
+    for (int y = 0; y < grads.height; ++y)
+      for (int x = 0; x < grads.width; ++x) shares.push_back(sum ? T(1) : 1 / T(windows.down.length(y) * windows.across.length(x)));
     if (are_few<T>(out.images, {out.pitch, grads.pitch})) {
-      const Images<const T> none{out.data, out.channels, out.height, out.width, out.images, out.pitch, false};
-      add_windows(stream, none, out, windows, false, [&](int c, int y, int x, int n) {
-        return [part = few_at(grads.row(c, y, x) + n) * share_of(y, x)](auto) { return part; };
-      });
+      const Images<const T> any{out.data, out.channels, out.height, out.width, out.images, out.pitch, false};
+      const auto fill = [&](int c, int y, T* share, T*) {
+        spread(share, windows.across.stride * out.pitch, grads.row(c, y, 0), grads.pitch, grads.images, grads.width,
+               [of_row = shares.data() + y * grads.width](int x, T grad) { return grad * of_row[x]; });
+      };
+      sum_windows(stream, any, out, windows, false, fill, [](auto sum, auto, auto share, auto) { return sum + share; });
       return;
     }
-    for_pixels(stream, out, [&](int c, int v, int u) {
-      const int top = windows.down.first_with(v), bottom = windows.down.end_with(v);
-      const int left = windows.across.first_with(u), right = windows.across.end_with(u);
+    for_pixels_in_windows(stream, out, windows, [&](int c, int v, int u, Span down, Span across) {
       for_tiles<T>(images, [&](int n, auto total) {
-        for (int y = top; y < bottom; ++y) {
-          const T* grad = grads.row(c, y, left) + n;
-          for (int x = left; x < right; ++x, grad += grads.pitch) {
-            const T share = share_of(y, x);
+        for (int y = down.begin; y < down.end; ++y) {
+          const T* grad = grads.row(c, y, across.begin) + n;
+          for (int x = across.begin; x < across.end; ++x, grad += grads.pitch) {
+            const T share = shares[y * grads.width + x];
             total.update(ahead, [share](auto total, auto grad) { return total + grad * share; }, grad);
           }
         }
