@@ -66,8 +66,8 @@ def itemsize(dtype: str) -> int:
 
 
 def padded(images: int, dtype: str) -> int:
-    """Pitch of a row of so many images: a multiple of 16 bytes, so that any number is moved in vectors."""
-    per_vector = 16 // itemsize(dtype)
+    """Pitch of a row of so many images: a multiple of 16 bytes, so that any number is moved in vectors. Pixels, uint8, are not padded."""
+    per_vector = 16 // itemsize(dtype) if dtype != "uint8" else 1
     return -(-images // per_vector) * per_vector
 
 
@@ -200,7 +200,8 @@ class Device:
 
         There a row of pixels is what is worked on in vectors where images are few.
         """
-        return 1 << (columns - 1).bit_length() if self.backend == "host" and 0 < columns * itemsize(dtype) < 16 else padded(columns, dtype)
+        few = self.backend == "host" and dtype != "uint8" and 0 < columns * itemsize(dtype) < 16
+        return 1 << (columns - 1).bit_length() if few else padded(columns, dtype)
 
     def new_event(self) -> int:
         """An event of this device; it lives as long as the device."""

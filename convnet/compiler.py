@@ -60,10 +60,10 @@ class Compiler:
     def label(self, node: Node, chunk: int) -> str:
         return node.name if self.graph.chunks == 1 else f"{node.name}/{chunk}"
 
-    def value(self, name: str, shape: Iterable[int], device: int, chunk: int, dtype: str = "") -> Value:
+    def value(self, name: str, shape: Iterable[int], device: int, chunk: int) -> Value:
         """The value of that name on that device, made when it is first asked for."""
         first, last = self.bounds[chunk]
-        return self.values.setdefault(f"{name}@{device}", Value(name, (*shape, last - first), dtype or self.dtype, device))
+        return self.values.setdefault(f"{name}@{device}", Value(name, (*shape, last - first), self.dtype, device))
 
     def acts(self, node: Node, chunk: int) -> Value:
         return self.acts_on(node, chunk, node.device(chunk))
@@ -168,10 +168,12 @@ class Compiler:
                         self.ops.at(device, node.name, "forward").append("upload", (), (self.uploaded(node, chunk, device),), scalars)
 
     def uploaded(self, node: Node, chunk: int, device: int) -> Value:
-        """Where a data layer's tensor is uploaded to: uint8 images become acts by the op `image`."""
+        """Where a data layer's tensor is uploaded to: uint8 images, (images, channels, height, width), become acts by the op `image`."""
         dtype, shape = self.data_types[node.layer.data_idx]
-        name = self.label(node, chunk)
-        return self.value(f"{name}.pixels", shape, device, chunk, "uint8") if dtype == "uint8" else self.value(name, node.shape, device, chunk)
+        name, (first, last) = self.label(node, chunk), self.bounds[chunk]
+        if dtype == "uint8":
+            return self.values.setdefault(f"{name}.pixels@{device}", Value(f"{name}.pixels", (last - first, *shape), dtype, device))
+        return self.value(name, node.shape, device, chunk)
 
     def image(self, node: Node, chunk: int, device: int) -> Value:
         value, pixels = self.value(self.label(node, chunk), node.shape, device, chunk), self.uploaded(node, chunk, device)

@@ -47,7 +47,7 @@ SHAPES: dict[str, Callable] = {
     "rflickr_forward": lambda m, s, k: (1,),
     "bce_forward": lambda m, s, k: (3,),
     "sum_columns": lambda m, s, k: (*s["inputs"][:-1], s["starts"][0] - 1),
-    **dict.fromkeys(("image_forward", "noisy_image_forward"), lambda m, s, k: (*s["mean"], s["pixels"][-1])),
+    **dict.fromkeys(("image_forward", "noisy_image_forward"), lambda m, s, k: (*s["mean"], s["pixels"][0])),
 }
 # Whose shape the caller must give, as shape= or with out=: the inputs do not tell.
 UNKNOWN = {"conv_backward_data": "the images'", "conv_backward_filters": "the filters'", "local_backward_data": "the images'",

@@ -8,7 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from .backends import ALIGNMENT, Device, Tensor
+from .backends import ALIGNMENT, Device, Tensor, cores
+from .data.order import images_first
 from .own_kernels import FUNCTIONS, Libraries
 from .passes import (
     at_precision,
@@ -129,6 +130,8 @@ class Plan:
         device = self.devices[step.device]
         if step.op == "upload":
             target, feed, images = step.writes[0].bound(), step.scalars["feed"], slice(*step.scalars.get("images", (None,)))
+            if step.writes[0].dtype == "uint8":
+                return lambda: device.upload(target, images_first(self.feeds[feed][..., images], cores()))
             return lambda: device.upload(target, self.feeds[feed][..., images])
         if step.op == "copy":
             source, target = step.reads[0].bound(), step.writes[0].bound()

@@ -80,7 +80,8 @@ class Step:
         """The step as a line of the table."""
         target = ", ".join(value.name for value in self.writes)
         sign = "+=" if any(self.adds) else "<-"
-        shape = "x".join(map(str, self.writes[-1].shape[:-1]))
+        made = self.writes[-1]
+        shape = "x".join(map(str, made.shape[1:] if made.dtype == "uint8" else made.shape[:-1]))  # of one image: pixels lie image by image
         sources = ", ".join(value.name for value in self.reads)
         moved = f"  {self.reads[0].nbytes} bytes" if self.op == "copy" else ""
         return f"gpu {self.device}  {self.op:24}{shape:12}{target:28}{sign} {sources}{moved}".rstrip()

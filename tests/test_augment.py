@@ -88,7 +88,7 @@ def test_values_have_no_views(net_with):
 def test_training_crops_at_random(net_with, images_per_crop):
     net = net_with(Augmentation(images_per_crop))
     for step in (0, 1):
-        expected = ops.image.image_forward(PIXELS, MEAN, np.array([step]), True, 0, images_per_crop, **keys())
+        expected = ops.image.image_forward(np.moveaxis(PIXELS, -1, 0), MEAN, np.array([step]), True, 0, images_per_crop, **keys())
         assert np.array_equal(trained_on(net, step), expected)
 
 

@@ -21,6 +21,7 @@ from convnet.data import (
     open_provider,
     parse_range,
 )
+from convnet.data.order import image_by_image, images_first
 from convnet.data.records import read_record
 from convnet.errors import CommandLineError, DataError, MissingInput
 
@@ -30,7 +31,7 @@ make = pytest.fixture(folder_maker, name="make")
 
 def assert_standard(batch: Batch) -> None:
     pixels, labels = batch.data
-    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.flags.writeable
+    assert pixels.dtype == np.uint8 and np.shares_memory(images_first(pixels), pixels)
     assert np.array_equal(pixels, PIXELS)
     assert labels.dtype == np.float32 and labels.shape == (1, 1, 1, IMAGES)
     assert labels.ravel().tolist() == LABELS
@@ -406,10 +407,20 @@ def test_minibatches_cover_the_batch_and_the_last_is_smaller():
     assert [start for start, _ in parts] == [0, 4, 8]
     assert [part[0].shape for _, part in parts] == [(1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 2)]
     for index, whole in enumerate(batch.data):
-        assert all(part[index].flags.c_contiguous for _, part in parts)
+        assert all(np.shares_memory(part[index], whole) for _, part in parts)
         assert np.array_equal(np.concatenate([part[index] for _, part in parts], axis=-1), whole)
-    ((_, part),) = minibatches(batch, 10)
-    assert np.shares_memory(part[0], batch.data[0])  # no copy where none is needed
+
+
+def test_pixels_are_put_image_by_image():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 30, 5), np.uint8)
+    for threads in (1, 3):
+        first = images_first(pixels, threads)
+        assert first.flags.c_contiguous and np.array_equal(first, np.moveaxis(pixels, -1, 0))
+        lying = image_by_image(pixels, threads)
+        assert np.array_equal(lying, pixels) and np.shares_memory(images_first(lying[..., 1:4]), lying)  # no copy where none is needed
+    assert np.array_equal(images_first(pixels[..., 2:4]), np.moveaxis(pixels[..., 2:4], -1, 0))
+    values = pixels.astype(np.float32)
+    assert image_by_image(values).flags.c_contiguous and np.array_equal(image_by_image(values), values)
 
 
 class Slow(Provider):

@@ -146,18 +146,18 @@ def test_dropout_draws_by_step(ops, x):
 
 
 def test_images_are_cropped_to_the_means_shape(ops):
-    pixels = np.arange(3 * 6 * 6 * 2, dtype=np.uint8).reshape(3, 6, 6, 2)
+    pixels = np.arange(2 * 3 * 6 * 6, dtype=np.uint8).reshape(2, 3, 6, 6)
     acts = ops.image_forward(pixels, np.ones((3, 4, 4), np.float32))
-    assert (acts == pixels[:, 1:5, 1:5] - np.float32(1)).all()
+    assert (np.moveaxis(acts, -1, 0) == pixels[:, :, 1:5, 1:5] - np.float32(1)).all()
 
 
 def test_colour_noise_is_one_colour_for_all_pixels_of_an_image(ops):
-    pixels = np.arange(3 * 6 * 6 * 4).reshape(3, 6, 6, 4).astype(np.uint8)
+    pixels = np.arange(4 * 3 * 6 * 6).reshape(4, 3, 6, 6).astype(np.uint8)
     mean, colors = np.full((3, 4, 4), 9, np.float32), np.eye(3, 2, dtype=np.float32)
     noise = ops.noisy_image_forward(pixels, mean, colors, seed=5, step=2) - ops.image_forward(pixels, mean, random=True, seed=5, step=2)
     np.testing.assert_allclose(noise, np.broadcast_to(noise[:, :1, :1], noise.shape), atol=1e-4)
     assert (noise[2] == 0).all() and len(np.unique(noise[:2, 0, 0].round(3))) == 8
-    assert (ops.image_forward(pixels, mean, view=8) == pixels[:, 2:, 3::-1] - np.float32(9)).all()
+    assert (np.moveaxis(ops.image_forward(pixels, mean, view=8), -1, 0) == pixels[:, :, 2:, 3::-1] - np.float32(9)).all()
 
 
 def test_an_update_changes_the_callers_arrays(ops, x):

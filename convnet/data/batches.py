@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from convnet.errors import CommandLineError
 
-LARGE = 2**18  # bytes of a minibatch: below, handing it over takes longer than cutting it out
 MAX_RANGE = 1_000_000  # numbers in one --train-range
 
 
@@ -21,7 +19,8 @@ class Batch:
 
     `data[0]` are the pixels (channels, height, width, images), uint8 or float32, not cropped;
     `data[1]` the labels, float32: (1, 1, 1, images), or (classes, 1, 1, images) with a 1 at the
-    class where the net compares whole vectors. All are C-contiguous.
+    class where the net compares whole vectors. uint8 lie image by image (`order.py`), all others are
+    C-contiguous.
     """
 
     number: int
@@ -33,25 +32,9 @@ class Batch:
 
 
 def minibatches(batch: Batch, images: int) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
-    """(index of the first image, contiguous arrays of `images` images), the last one smaller.
-
-    Large ones are cut out in a thread while the one before is in use: of AlexNet's images that takes 1% of the time of a step.
-    """
-
-    def cut(start: int) -> tuple[np.ndarray, ...]:
-        return tuple(np.ascontiguousarray(array[..., start : start + images]) for array in batch.data)
-
-    starts = range(0, batch.images, images)
-    if images * sum(array[..., :1].nbytes for array in batch.data) < LARGE:
-        yield from ((start, cut(start)) for start in starts)
-        return
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="minibatch") as thread:
-        ahead = thread.submit(cut, 0)
-        for start in starts:
-            arrays = ahead.result()
-            if start + images < batch.images:
-                ahead = thread.submit(cut, start + images)
-            yield start, arrays
+    """(index of the first image, arrays of `images` images, parts of the batch's), the last ones smaller."""
+    for start in range(0, batch.images, images):
+        yield start, tuple(array[..., start : start + images] for array in batch.data)
 
 
 def parse_range(text: str, option: str = "range") -> list[int]:

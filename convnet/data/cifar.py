@@ -37,6 +37,7 @@ import numpy as np
 from convnet.data.batches import Batch, format_range
 from convnet.data.jpeg import decode_batch, is_jpegs
 from convnet.data.labels import REMAKE, LabelRule, Labels, read_class_tree, shown
+from convnet.data.order import image_by_image
 from convnet.data.provider import Provider, square_shape
 from convnet.data.records import read_record
 from convnet.errors import CommandLineError, DataError, MissingInput
@@ -100,7 +101,7 @@ class CifarProvider(Provider):
                 f"{self.files[number][0]}: {images} images in the batch, expected at most "
                 f"num_cases_per_batch = {most} of {self.meta.path.name}{REMAKE}"
             )
-        pixels = np.ascontiguousarray(pixels).reshape(*self.stored, images)
+        pixels = image_by_image(pixels.reshape(*self.stored, images), self.threads)
         return Batch(number, (pixels, *self.label_arrays(labels.index, labels.vectors)))
 
     def _read_file(self, path: Path) -> tuple[np.ndarray, Labels]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import io
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from convnet.data.order import in_threads
 
 MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
 MAX_BYTES = 2**27  # of a file
@@ -18,8 +19,6 @@ TURNS = {  # EXIF's orientation: what shows the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-IMAGES_AT_ONCE = 64  # decoded by a thread before they are put among the others, images fastest: a cache line each
-VALUES_AT_ONCE = 4096  # of each image, that are put among those of the others by a thread
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -101,49 +100,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def gather(images: int, shape: tuple[int, int, int], read_one: Callable[[int], np.ndarray], threads: int) -> np.ndarray:
-    """uint8 (channels, height, width, images) of what read_one gives for each image, (channels, height, width), in so many threads.
+    """uint8 (channels, height, width, images), lying image by image, of what read_one gives for each of them, in so many threads.
 
     Raises what read_one raised for the first image.
     """
-    pixels = np.empty((*shape, images), np.uint8)
+    pixels = np.empty((images, *shape), np.uint8)
 
-    def some(first: int) -> None:
-        last = min(first + IMAGES_AT_ONCE, images)
-        block = np.empty((last - first, *shape), np.uint8)
-        for image in range(first, last):
-            block[image - first] = read_one(image)
-        pixels[..., first:last] = np.moveaxis(block, 0, -1)
+    def one(image: int) -> None:
+        pixels[image] = read_one(image)
 
-    in_threads(some, range(0, images, IMAGES_AT_ONCE), threads)
-    return pixels
-
-
-def images_last(values: np.ndarray, threads: int) -> np.ndarray:
-    """uint8 (values, images), contiguous, of (images, values), in so many threads."""
-    images, count = values.shape
-    result = np.empty((count, images), np.uint8)
-
-    def some(first: int) -> None:
-        part = values[:, first : first + VALUES_AT_ONCE]
-        if part.shape[1] % 8 == 0:  # by eights first, which is a fifth faster
-            eights = part.view(np.uint64).T.copy().view(np.uint8).reshape(-1, images, 8)
-            result[first : first + VALUES_AT_ONCE].reshape(-1, 8, images)[:] = eights.transpose(0, 2, 1)
-        else:
-            result[first : first + VALUES_AT_ONCE] = part.T
-
-    in_threads(some, range(0, count, VALUES_AT_ONCE), threads)
-    return result
-
-
-def in_threads(work: Callable[[int], None], numbers: range, threads: int) -> None:
-    """work of each number; raises what it raised for the first."""
-    if threads <= 1:
-        for number in numbers:
-            work(number)
-    else:
-        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-            for _ in pool.map(work, numbers):
-                pass
+    in_threads(one, range(images), threads)
+    return np.moveaxis(pixels, 0, -1)
 
 
 def keep_freed_memory() -> None:

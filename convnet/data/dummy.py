@@ -19,6 +19,7 @@ import re
 import numpy as np
 
 from convnet.data.batches import Batch
+from convnet.data.order import image_by_image
 from convnet.data.provider import Provider, square_shape
 from convnet.errors import CommandLineError, MissingInput
 
@@ -73,7 +74,7 @@ class DummyProvider(Provider):
             values = draw(-(-count // 8)).view(np.uint8)[:count]
         else:
             values = (draw(count) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
-        return Batch(number, (values.reshape(shape), *self.label_arrays(labels)))
+        return Batch(number, (image_by_image(values.reshape(shape), self.threads), *self.label_arrays(labels)))
 
 
 def _tree_of_pairs(classes: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from convnet.data.batch_file import KINDS, BatchFile, open_batch
 from convnet.data.batches import Batch, format_range, parse_range
-from convnet.data.decode import BadImage, decode, gather, images_last, keep_freed_memory
+from convnet.data.decode import BadImage, decode, gather, keep_freed_memory
 from convnet.data.provider import Provider
 from convnet.data.records import read_npy
 from convnet.errors import CommandLineError, DataError, MissingInput
@@ -55,7 +55,7 @@ class ImageProvider(Provider):
             )
         check = (number, batch.version) not in self._checked
         if batch.header["kind"] == "raw":
-            pixels = images_last(batch.read_values(check), self.threads).reshape(*self.stored, -1)
+            pixels = np.moveaxis(batch.read_values(check).reshape(-1, *self.stored), 0, -1)
         else:
             records = batch.read_records(check)
             pixels = gather(len(records), self.stored, lambda image: pixels_of(batch, image, records[image]), self.threads)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from convnet.data.decode import BadImage, gather, open_image
+from convnet.data.order import images_first
 from convnet.errors import DataError
 
 LARGEST = 64  # times the pixels that are wanted; more is no batch of them
@@ -27,7 +28,7 @@ def decode_batch(
     DataError names the first bad image.
     """
     pixels = gather(len(jpegs), shape, partial(_decode, path, jpegs, shape), threads)
-    return pixels.reshape(-1, len(jpegs))
+    return images_first(pixels).reshape(len(jpegs), -1).T
 
 
 def _decode(

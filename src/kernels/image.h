@@ -10,6 +10,9 @@ constexpr int image_views = 10, most_noise_colors = 4;
 struct Crop {
   int top, left;
   bool mirrored;
+
+  // The column of the pixels that column x of acts is.
+  HOST_DEVICE int column(int x, int width) const { return left + (mirrored ? width - 1 - x : x); }
 };
 
 // Where an op cuts its images, and what it draws them by.
@@ -37,7 +40,7 @@ struct Cropping {
 
 inline Cropping cropping(const In& pixels, const Out& acts, bool random, int view, int images_per_crop, std::uint32_t seed,
                          std::uint32_t purpose, int first_image) {
-  return {int(pixels.shape[1] - acts.shape[1]), int(pixels.shape[2] - acts.shape[2]), random, view, images_per_crop, seed, purpose, first_image};
+  return {int(pixels.shape[2] - acts.shape[1]), int(pixels.shape[3] - acts.shape[2]), random, view, images_per_crop, seed, purpose, first_image};
 }
 
 // What is added to channel c of an image.
@@ -54,8 +57,8 @@ inline void image_forward(const In& pixels, const In& mean, const In& state, con
   CHECK_RANK(pixels, 4);
   CHECK_DTYPE(pixels, Dtype::uint8);
   CHECK_RANK(acts, 4);
-  CHECK(pixels.shape[0] == acts.shape[0] && pixels.shape[3] == acts.shape[3]);
-  CHECK(pixels.shape[1] >= acts.shape[1] && pixels.shape[2] >= acts.shape[2]);
+  CHECK(pixels.shape[0] == acts.shape[3] && pixels.shape[1] == acts.shape[0]);
+  CHECK(pixels.shape[2] >= acts.shape[1] && pixels.shape[3] >= acts.shape[2]);
   CHECK_SHAPE(mean, (Shape{3, {acts.shape[0], acts.shape[1], acts.shape[2]}}));
   CHECK_DTYPE(mean, acts.dtype);
   CHECK_RANK(state, 1);

@@ -379,8 +379,9 @@ void eltmax_backward(Stream, In inputs, In acts, In acts_grad, Out inputs_grad);
 void sum_columns(Stream, In inputs, In starts, In members, Out sums);
 
 // Pixels as the net sees them: crop, mirror, minus mean.
-//   acts[c,y,x,n] = pixels[c, y + top, (mirrored ? width - 1 - x : x) + left, n] - mean[c,y,x]
-// pixels: uint8, larger than acts by twice the crop border; mean: acts' type, (channels, height, width).
+//   acts[c,y,x,n] = pixels[n, c, y + top, (mirrored ? width - 1 - x : x) + left] - mean[c,y,x]
+// pixels: uint8, image by image as they are read: (images, channels, height, width), larger than acts by twice the crop
+// border; mean: acts' type, (channels, height, width).
 // random: top, left and mirrored come from words 0, 1, 2 of Philox4x32-10 with the key (seed, purpose) and
 // the counter (0, (first_image + n) / images_per_crop, step low, step high): word * range >> 32, and the lowest bit.
 // Else the crop is a view: 0 the centre, 1 to 4 the corners top left, top right, bottom left and bottom right, 5 to 9
