@@ -23,6 +23,7 @@ from .errors import CommandLineError, NoSuchDevice, OutOfMemory
 ISAS = {"avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx2", "fma"}, "avx2": {"avx2", "fma"}, "baseline": set()}
 BACKENDS = ("cuda", "host", "simt")
 ALIGNMENT = 64  # bytes; every tensor of an arena starts on a cache line
+LONG_ROW = 512  # bytes, from which on rows of host do, too: at most an eighth is padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +197,18 @@ class Device:
         return Tensor(self.allocate(tensor_bytes(shape, dtype)), tuple(shape), dtype, self.pitch(shape[-1], dtype), self.index)
 
     def pitch(self, columns: int, dtype: str) -> int:
-        """Elements from a row of so many columns to the next: padded, but on host less than 16 bytes to a power of two only.
+        """Elements from a row of so many columns to the next: `padded`.
 
-        There a row of pixels is what is worked on in vectors where images are few.
+        On host, long rows are a multiple of 64 bytes, a vector and a cache line; rows of less than 16 bytes are only made a power
+        of two: where images are so few, a row of pixels is what is worked on in vectors.
         """
-        few = self.backend == "host" and dtype != "uint8" and 0 < columns * itemsize(dtype) < 16
-        return 1 << (columns - 1).bit_length() if few else padded(columns, dtype)
+        size = itemsize(dtype)
+        if self.backend == "host" and dtype != "uint8":
+            if 0 < columns * size < 16:
+                return 1 << (columns - 1).bit_length()
+            if columns * size >= LONG_ROW:
+                return -(-columns * size // ALIGNMENT) * ALIGNMENT // size
+        return padded(columns, dtype)
 
     def new_event(self) -> int:
         """An event of this device; it lives as long as the device."""

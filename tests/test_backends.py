@@ -66,9 +66,10 @@ def test_rows_are_multiples_of_16_bytes():
     assert padded(129, "float64") == 130 and padded(129, "uint8") == 129
 
 
-def test_rows_of_the_host_are_as_short_as_they_can_be():
+def test_rows_of_the_host_are_short_or_whole_vectors():
     with Device("host", threads=1) as device:
-        assert [device.pitch(images, "float32") for images in (1, 2, 3, 4, 5, 129)] == [1, 2, 4, 4, 8, 132]
+        assert [device.pitch(images, "float32") for images in (1, 2, 3, 4, 5, 127, 128, 129)] == [1, 2, 4, 4, 8, 128, 128, 144]
+        assert [device.pitch(images, "float64") for images in (1, 2, 3, 65)] == [1, 2, 4, 72]
         assert device.pitch(0, "float32") == 0 and device.pitch(5, "uint8") == 5
     with Device("simt") as device:
         assert device.pitch(1, "float32") == 4

@@ -93,6 +93,7 @@ CASES = [case for group in (
     cases("15-images", (40, 15), (33, 15), exact=True),
     cases("17-images", (37, 17), (70, 17), exact=True),
     cases("33-images", (19, 33), (3, 33), exact=True),
+    cases("40-images-100-outputs", (70, 40), (100, 40), exact=True),
     cases("1-image-1-output", (33, 1), (1, 1), exact=True),
     cases("1-image-2000-inputs", (2000, 1), (50, 1), exact=True),
     cases("over-a-tile", (70, 65), (130, 65)),

@@ -299,9 +299,16 @@ bool few_images(const FcProblem& problem) {
   return problem.images < simd::lanes<T>;
 }
 
+// Forward, the weights are packed for it, transposed, which only many images are worth.
+template <class T>
+bool few_images_forward(const FcProblem& problem) {
+  return few_images<T>(problem) ||
+         (problem.images <= 4 * simd::lanes<T> && problem.outputs >= 4 * simd::lanes<T>);
+}
+
 template <class T, class Body>
 void with_forward(const FcProblem& problem, Body body) {
-  if (few_images<T>(problem))
+  if (few_images_forward<T>(problem))
     body(FewForward<T>(problem));
   else
     body(ImageLanes<T>(problem, Order::columns));
@@ -343,7 +350,7 @@ void forward(const char* op, Stream stream, In inputs, In weights, Out acts, Out
   check_workspace(op, workspace, fc_forward_workspace(stream, inputs, weights, acts, {}));
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const Epilogue<T> epilogue = epilogue_of<T>(biases, relu);
-    if (few_images<T>(problem)) {
+    if (few_images_forward<T>(problem)) {
       FewForward<T>(problem).run(stream, inputs, weights, acts, workspace.ptr);
       finish(stream, acts, 1, epilogue);
     } else {
