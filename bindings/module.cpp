@@ -1,5 +1,6 @@
 // The Python surface: one line per op, and the backend's runtime. Compiled once, linked into every backend's
 // module, each with its own definitions of the functions in ops.h and runtime.h.
+#include <pybind11/stl.h>
 #include "op_docs.h"
 #include "ops.h"
 #include "runtime.h"
@@ -169,6 +170,11 @@ void define_runtime(py::module_& m) {
   m.def("download", [](convnet::Stream stream, std::uintptr_t destination, std::uintptr_t source, std::int64_t bytes) {
     convnet::download(stream, reinterpret_cast<void*>(destination), source, bytes);
   }, "stream"_a, "destination"_a, "source"_a, "bytes"_a, py::call_guard<py::gil_scoped_release>());
+  m.def("graph_capture", [](const std::vector<convnet::Stream>& streams, const py::function& body) {
+    return convnet::graph_capture(streams, [&] { body(); });
+  }, "streams"_a, "body"_a, "Records what `body` queues there; launches run it.");
+  RUNTIME(graph_launch, "graph"_a);
+  RUNTIME(graph_destroy, "graph"_a);
   m.def("call", [](convnet::Stream stream, std::uintptr_t function, const std::string& tensors, const std::string& numbers) {
     convnet::submit(stream, [=] {
       reinterpret_cast<convnet::OwnFunction>(function)(stream, reinterpret_cast<const convnet::Out*>(tensors.data()), reinterpret_cast<const double*>(numbers.data()));

@@ -13,6 +13,7 @@ import importlib.util
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -238,6 +239,23 @@ class Device:
 
     def synchronize(self) -> None:
         self.ops.stream_synchronize(self)
+
+
+class Graph:
+    """What `body` puts into the queues of these devices, recorded; `launch` runs it, as often as one likes, by one call."""
+
+    _graph = 0  # until there is one
+
+    def __init__(self, devices: list[Device], body: Callable[[], None]):
+        self._ops = devices[0].ops
+        self._graph = self._ops.graph_capture(devices, body)
+
+    def launch(self) -> None:
+        self._ops.graph_launch(self._graph)
+
+    def __del__(self):
+        if self._graph and not sys.is_finalizing():
+            self._ops.graph_destroy(self._graph)
 
 
 def host_view(ptr: int, nbytes: int) -> np.ndarray:

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <new>
 #include <set>
+#include <type_traits>
 #include "device.cuh"
 
 namespace convnet {
@@ -125,6 +126,33 @@ void enable_peer_access(int device, int other) {
   if (enabled == cudaErrorPeerAccessAlreadyEnabled || enabled == cudaErrorTooManyPeers) cudaGetLastError();
   else CUDA_CHECK(enabled);
 }
+
+// Its streams begin when the first is ready, and the first goes on when all are done: so in the graph, and around its launch.
+struct Graph {
+  std::vector<Stream> streams;
+  std::vector<std::uintptr_t> events;  // one for each stream
+  cudaGraphExec_t exec = nullptr;
+
+  explicit Graph(const std::vector<Stream>& of) : streams(of) {
+    for (const Stream stream : streams) events.push_back(event_create(stream.device));
+  }
+  Graph(const Graph&) = delete;
+  ~Graph() {
+    if (exec) cudaGraphExecDestroy(exec);
+    for (const std::uintptr_t event : events) event_destroy(event);
+  }
+
+  void fork() const {
+    event_record(streams[0], events[0]);
+    for (std::size_t i = 1; i < streams.size(); ++i) event_wait(streams[i], events[0]);
+  }
+  void join() const {
+    for (std::size_t i = 1; i < streams.size(); ++i) {
+      event_record(streams[i], events[i]);
+      event_wait(streams[0], events[i]);
+    }
+  }
+};
 
 // Seconds that a stream takes for what `body` queues: the best of five.
 template <class Body>
@@ -287,8 +315,9 @@ void copy_bytes(Stream stream, std::uintptr_t destination, int destination_devic
   enable_peer_access(destination_device, source_device);
   enable_peer_access(source_device, destination_device);
   use(stream.device);
-  // Between GPUs that cannot reach each other the driver takes it through pinned memory of its own.
-  CUDA_CHECK(cudaMemcpyPeerAsync(to, destination_device, from, source_device, std::size_t(bytes), stream_of(stream)));
+  // The addresses tell the GPUs, and the driver takes it through pinned memory of its own between those that cannot reach
+  // each other. cudaMemcpyPeerAsync would be the same, but cannot be captured.
+  CUDA_CHECK(cudaMemcpyAsync(to, from, std::size_t(bytes), cudaMemcpyDefault, stream_of(stream)));
 }
 
 void upload(Stream stream, std::uintptr_t destination, const void* source, std::int64_t bytes) {
@@ -302,6 +331,38 @@ void download(Stream stream, void* destination, std::uintptr_t source, std::int6
 }
 
 void submit(Stream, std::function<void()> op) { op(); }
+
+std::uintptr_t graph_capture(const std::vector<Stream>& streams, const std::function<void()>& body) {
+  auto graph = std::make_unique<Graph>(streams);
+  const Stream first = streams.at(0);
+  use(first.device);
+  CUDA_CHECK(cudaStreamBeginCapture(stream_of(first), cudaStreamCaptureModeThreadLocal));
+  cudaGraph_t captured = nullptr;
+  try {
+    graph->fork();
+    body();
+    graph->join();
+  } catch (...) {
+    cudaStreamEndCapture(stream_of(first), &captured);
+    if (captured) cudaGraphDestroy(captured);
+    cudaGetLastError();
+    throw;
+  }
+  CUDA_CHECK(cudaStreamEndCapture(stream_of(first), &captured));
+  const std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, cudaError_t (*)(cudaGraph_t)> owned(captured, cudaGraphDestroy);
+  CUDA_CHECK(cudaGraphInstantiateWithFlags(&graph->exec, captured, 0));
+  return reinterpret_cast<std::uintptr_t>(graph.release());
+}
+
+void graph_launch(std::uintptr_t handle) {
+  const Graph& graph = *reinterpret_cast<const Graph*>(handle);
+  graph.join();
+  use(graph.streams[0].device);
+  CUDA_CHECK(cudaGraphLaunch(graph.exec, stream_of(graph.streams[0])));
+  graph.fork();
+}
+
+void graph_destroy(std::uintptr_t graph) { delete reinterpret_cast<Graph*>(graph); }
 
 double run_multiply_adds(Stream stream, Dtype dtype) {
   return dtype == Dtype::float64 ? run_peak_kernel<double>(stream) : run_peak_kernel<float>(stream);

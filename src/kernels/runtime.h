@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 #include "tensor.h"
 
 namespace convnet {
@@ -41,6 +42,13 @@ void download(Stream, void* destination, std::uintptr_t source, std::int64_t byt
 
 // Puts an op into the queue; at once on the default one. Kernels are queued by CUDA itself.
 void submit(Stream, std::function<void()> op);
+
+// What `body` puts into these queues, recorded instead of run, to be run any number of times: ops, copies, and events, which
+// order the graph's own queues alone and on every launch. The queues are the caller's alone meanwhile, and he may wait for none
+// of them, nor upload or download; what `body` throws ends the capture. A launch comes behind what is in the queues.
+std::uintptr_t graph_capture(const std::vector<Stream>& streams, const std::function<void()>& body);
+void graph_launch(std::uintptr_t graph);
+void graph_destroy(std::uintptr_t graph);
 
 // A function of a library that the caller has loaded, a layer of his own: see own/layer.cu.
 using OwnFunction = void (*)(Stream, const Out* tensors, const double* numbers);

@@ -9,8 +9,11 @@
 #include <cstring>
 #include <deque>
 #include <exception>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 #include <thread>
 #include <utility>
 #include "parallel.h"
@@ -18,6 +21,8 @@
 namespace convnet {
 
 namespace {
+
+struct Graph;
 
 // A queue of ops and the thread that runs them in order. After an op has failed the rest is dropped until the failure
 // has been reported; but events pass, or a queue that waits for one would wait for ever.
@@ -30,23 +35,52 @@ class Queue {
     worker_.join();
   }
 
+  struct Item {
+    std::function<void()> op;  // none: the end
+    bool always;
+  };
+
   void push(std::function<void()> op, bool always = false) {
     {
       const std::lock_guard lock(mutex_);
-      ops_.push_back({std::move(op), always});
+      given().push_back({std::move(op), always});
     }
     changed_.notify_all();
   }
 
   void synchronize() {
     std::unique_lock lock(mutex_);
+    if (graph_) throw std::runtime_error("stream_synchronize: the queue is being captured: nothing of it runs before graph_launch");
     changed_.wait(lock, [this] { return ops_.empty() && idle_; });
     if (const auto failure = std::exchange(failure_, nullptr)) std::rethrow_exception(failure);
+  }
+
+  // The graph that it is captured for, or none.
+  Graph* graph() {
+    const std::lock_guard lock(mutex_);
+    return graph_;
+  }
+  void capture(Graph* graph) {
+    const std::lock_guard lock(mutex_);
+    graph_ = graph;
+  }
+
+  // In the queue's own thread.
+  void attempt(const Item& item) {
+    if (failure_ && !item.always) return;
+    try {
+      item.op();
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      failure_ = std::current_exception();
+    }
   }
 
   ThreadPool pool;
 
  private:
+  std::deque<Item>& given();
+
   void work() {
     for (;;) {
       std::unique_lock lock(mutex_);
@@ -54,30 +88,20 @@ class Queue {
       if (ops_.empty()) changed_.notify_all();
       changed_.wait(lock, [this] { return !ops_.empty(); });
       idle_ = false;
-      const auto [op, always] = std::move(ops_.front());
+      const Item item = std::move(ops_.front());
       ops_.pop_front();
-      const bool failed = failure_ != nullptr;
       lock.unlock();
-      if (!op) return;
-      if (failed && !always) continue;
-      try {
-        op();
-      } catch (...) {
-        const std::lock_guard relock(mutex_);
-        failure_ = std::current_exception();
-      }
+      if (!item.op) return;
+      attempt(item);
     }
   }
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  struct Item {
-    std::function<void()> op;  // none: the end
-    bool always;
-  };
   std::deque<Item> ops_;
   bool idle_ = true;
-  std::exception_ptr failure_;
+  std::exception_ptr failure_;  // set by the thread, taken while it is idle
+  Graph* graph_ = nullptr;
   std::thread worker_;  // last: it starts when everything else is there
 };
 
@@ -102,8 +126,43 @@ struct Event {
   }
 };
 
+// What queues were given while they were captured.
+struct Graph {
+  struct Share {
+    std::deque<Queue::Item> items;
+    std::uint64_t launch = 0;  // which one runs: a number of the queue's thread alone
+  };
+  std::map<Queue*, Share> shares;
+  // Passed once a launch each. What the caller's event stands for changes as it is recorded again.
+  std::deque<Event> events;
+  std::map<std::uintptr_t, Event*> recorded;
+  std::mutex launching;  // all queues see launches in the same order
+};
+
+std::deque<Queue::Item>& Queue::given() { return graph_ ? graph_->shares.at(this).items : ops_; }
+
+// The queues of a graph are captured while it lives.
+class Capture {
+ public:
+  explicit Capture(Graph& graph) : graph_(graph) {
+    for (auto& [queue, share] : graph_.shares) queue->capture(&graph_);
+  }
+  Capture(const Capture&) = delete;
+  ~Capture() {
+    for (auto& [queue, share] : graph_.shares) queue->capture(nullptr);
+  }
+
+ private:
+  Graph& graph_;
+};
+
+// A launch that is under way outlives its handle.
+using GraphHandle = std::shared_ptr<Graph>;
+GraphHandle* handle_of(std::uintptr_t graph) { return reinterpret_cast<GraphHandle*>(graph); }
+
 Queue* queue_of(Stream stream) { return reinterpret_cast<Queue*>(stream.handle); }
 Event& event_of(std::uintptr_t event) { return *reinterpret_cast<Event*>(event); }
+Graph* capturing(Stream stream) { return stream.handle ? queue_of(stream)->graph() : nullptr; }
 
 }  // namespace
 
@@ -140,6 +199,11 @@ std::uintptr_t event_create(int) { return reinterpret_cast<std::uintptr_t>(new E
 void event_destroy(std::uintptr_t event) { delete &event_of(event); }
 
 void event_record(Stream stream, std::uintptr_t event) {
+  if (Graph* const graph = capturing(stream)) {
+    Event& own = *(graph->recorded[event] = &graph->events.emplace_back());
+    queue_of(stream)->push([&own, &share = graph->shares.at(queue_of(stream))] { own.pass(share.launch); }, /*always=*/true);
+    return;
+  }
   std::uint64_t number;
   {
     const std::lock_guard lock(event_of(event).mutex);
@@ -151,6 +215,12 @@ void event_record(Stream stream, std::uintptr_t event) {
 }
 
 void event_wait(Stream stream, std::uintptr_t event) {
+  if (Graph* const graph = capturing(stream)) {
+    const auto found = graph->recorded.find(event);
+    if (found == graph->recorded.end()) throw std::runtime_error("event_wait: the queue is being captured, and the event was not recorded in this graph");
+    queue_of(stream)->push([own = found->second, &share = graph->shares.at(queue_of(stream))] { own->wait(share.launch); });
+    return;
+  }
   std::uint64_t number;
   {
     const std::lock_guard lock(event_of(event).mutex);
@@ -181,6 +251,34 @@ void submit(Stream stream, std::function<void()> op) {
   if (stream.handle) queue_of(stream)->push(std::move(op));
   else op();
 }
+
+std::uintptr_t graph_capture(const std::vector<Stream>& streams, const std::function<void()>& body) {
+  auto graph = std::make_unique<GraphHandle>(std::make_shared<Graph>());
+  for (const Stream stream : streams) {
+    if (!stream.handle) throw std::runtime_error("graph_capture: the default queue runs at once and cannot be captured");
+    if (capturing(stream)) throw std::runtime_error("graph_capture: the queue is being captured already");
+    (*graph)->shares[queue_of(stream)];
+  }
+  {
+    const Capture capture(**graph);
+    body();
+  }
+  return reinterpret_cast<std::uintptr_t>(graph.release());
+}
+
+void graph_launch(std::uintptr_t graph) {
+  const GraphHandle launched = *handle_of(graph);
+  const std::lock_guard lock(launched->launching);
+  for (auto& [queue, share] : launched->shares) {
+    const auto run = [launched, queue = queue, &share = share] {
+      ++share.launch;
+      for (const Queue::Item& item : share.items) queue->attempt(item);
+    };
+    queue->push(run, /*always=*/true);
+  }
+}
+
+void graph_destroy(std::uintptr_t graph) { delete handle_of(graph); }
 
 double measure_bandwidth(Stream stream) {
   // Larger than any cache; the copy is made by all cores of the queue, the best of five.
