@@ -28,6 +28,12 @@ class NoSuchDevice(ConvnetError):
     exit_code = 69
 
 
+class CaptureFailed(ConvnetError):
+    """The backend made no graph of a plan's steps."""
+
+    exit_code = 69
+
+
 class OutOfMemory(ConvnetError):
     exit_code = 71
 

@@ -16,6 +16,7 @@ from .data import NO_AUGMENTATION, Augmentation, Provider
 from .errors import CommandLineError, ConfigError, DataError, OutOfMemory
 from .graph import Graph
 from .initial import Initial
+from .options import replays
 from .own_kernels import Libraries
 from .plan import Plan
 from .recorder import Value
@@ -51,14 +52,15 @@ class DataSpec:
 class Net:
     """`devices`: by the numbers that the config uses; `mini`: images of a full minibatch; `allocate`: False where it is only looked at;
     `trains`: False where it only predicts, and has no momenta; `precision`: of ops that can be less than exact (ops.h);
-    `fuse`: see Plan; `sources`: texts of those that layers of one's own name (own_kernels.read_sources)."""
+    `fuse`: see Plan; `graphs`: auto, on or off, see options.replays; `sources`: texts of those that layers of one's own name (own_kernels.read_sources)."""
 
     def __init__(self, config: Config, data: DataSpec, devices: dict[int, Device], seed: int = 1, dtype: str = "float32", mini: int = 128,
                  conserve_mem: bool = False, allocate: bool = True, trains: bool = True, precision: str = "exact",
-                 fuse: bool = True, sources: Mapping[str, str] | None = None):
+                 fuse: bool = True, sources: Mapping[str, str] | None = None, graphs: str = "auto"):
         self.config, self.data, self.devices, self.seed, self.dtype, self.mini, self.conserve_mem = config, data, devices, seed, dtype, mini, conserve_mem
-        self.fuse = fuse
-        self.libraries = Libraries(sources or {}, next(iter(devices.values())).backend)
+        backend = next(iter(devices.values())).backend
+        self.fuse, self.graphs = fuse, replays(graphs, backend)
+        self.libraries = Libraries(sources or {}, backend)
         self.graph = Graph(config.layers, data.shapes, data.class_tree)
         self.rate_slots = self.graph.rate_slots()
         self.trains, self.precision = trains, precision
@@ -242,7 +244,7 @@ class Net:
         if phase == "check":
             kept |= {f"{full}_grad": [compiler.weights_gradient(full, device) for device in dict.fromkeys(node.devices)]
                      for node in self.graph.nodes for full, _ in node.owned()}
-        return Plan(steps, kept, self.devices, images, self.conserve_mem, self.precision, self.fuse, self.libraries)
+        return Plan(steps, kept, self.devices, images, self.conserve_mem, self.precision, self.fuse, self.libraries, self.graphs)
 
     def _bind(self, plan: Plan) -> None:
         """Gives a plan the arenas; where they are too small, larger ones, which moves every other plan too."""

@@ -17,6 +17,7 @@ from .errors import CommandLineError, ConfigError
 from .passes import PRECISIONS
 
 MOST_THREADS = 1024
+GRAPHS = ("auto", "on", "off")
 FLAG_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 THIS_TIME = {"resume", "max_steps", "log", "save_path", "save_file", "test_only", "check_grads", "plan", "profile", "trace", "timeline", "init_from", "allow_code",
              "multiview_test", "test_out", "logreg_name", "write_features", "feature_path", "data_in_memory", "loader_threads", "conv_to_local", "unshare_weights", "stages"}  # what to do now, not how to train
@@ -63,6 +64,7 @@ class Options:
     backend: str = option("auto", "auto, cuda, host or simt; auto: cuda where there is a GPU, else host")
     gpu: list[int] | None = option(None, "the GPU of each of the config's devices 0, 1, ..., as 0,1; on host and simt any numbers", kind="devices", metavar="LIST")
     precision: str = option("exact", "exact; on host fast: convolutions with fewer multiplications and somewhat larger rounding errors; on cuda bf16x3, tf32 or bf16: products on tensor cores, of rounded operands", metavar="NAME")
+    graphs: str = option("auto", "on: the steps of a minibatch are captured once, and then run by one call; off: a call each; auto: on, but on cuda", metavar="WHEN")
     conserve_mem: bool = option(False, "take less memory: compute some activities again in backward instead of keeping them", kind="flag")
     strict_legacy: bool = option(False, "old spellings in the config files are ignored or refused, as by the programs that were released", kind="flag")
     log: str | None = option(None, "write one JSON object a line into this file", kind="path", metavar="FILE")
@@ -135,6 +137,8 @@ class Options:
         if self.noise_rule not in NOISE_RULES:
             raise CommandLineError(f"--noise-rule {self.noise_rule}: expected {' or '.join(NOISE_RULES)}")
         check_precision(self.precision)
+        if self.graphs not in GRAPHS:
+            raise CommandLineError(f"--graphs {self.graphs}: expected {', '.join(GRAPHS)}")
         if self.seed >= 2**32:
             raise CommandLineError(f"--seed {self.seed}: expected a number below {2**32}")
         if self.crop_border is not None and self.inner_size is not None and {"crop_border", "inner_size"} <= self.given:
@@ -150,6 +154,11 @@ class Options:
 def check_precision(precision: str) -> None:
     if precision not in PRECISIONS:
         raise CommandLineError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
+
+
+def replays(graphs: str, backend: str) -> bool:
+    """Whether a backend captures plans in graphs; auto: not cuda, where nobody has run them yet."""
+    return graphs == "on" or (graphs == "auto" and backend != "cuda")
 
 
 def precision_doubts(precision: str, backend: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The plan: the steps of a net with addresses, to be replayed any number of times."""
+"""The plan: the steps of a net with addresses, to be replayed any number of times; captured in a graph, by one call."""
 from __future__ import annotations
 
 from collections import defaultdict
@@ -8,8 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from .backends import ALIGNMENT, Device, Tensor, cores
+from .backends import ALIGNMENT, Device, Graph, Tensor, cores
 from .data.order import images_first
+from .errors import CaptureFailed
 from .own_kernels import FUNCTIONS, Libraries
 from .passes import (
     at_precision,
@@ -63,11 +64,12 @@ class Plan:
     keep: values that can be fetched after a run, by name; several where the devices, or the chunks of the minibatch, have one each.
     conserve: compute again in backward what needs no more than that (--conserve-mem); precision: of ops that can be less than exact.
     fuse: small steps into the large ones before or after them; the same bits in any case. libraries: of layers of one's own.
+    graphs: from the second run on, all but the uploads is one graph of the backend (--graphs).
     """
 
     def __init__(self, steps: list[Step], keep: dict[str, list[Value]], devices: dict[int, Device], images: int, conserve: bool = False,
-                 precision: str = "exact", fuse: bool = True, libraries: Libraries | None = None):
-        self.devices, self.images, self.kept, self.libraries = devices, images, keep, libraries
+                 precision: str = "exact", fuse: bool = True, libraries: Libraries | None = None, graphs: bool = False):
+        self.devices, self.images, self.kept, self.libraries, self.graphs = devices, images, keep, libraries, graphs
         self.steps = fuse_costs(steps)
         if fuse:
             for fusing in (fuse_biases, fuse_relus, fuse_updates):
@@ -87,6 +89,8 @@ class Plan:
             self.offsets |= offsets
             self.arena_bytes[device] = total + self._workspaces[device]
         self._calls: list[Callable[[], None]] = []
+        self._graph: Graph | None = None
+        self._runs = 0  # since it has these addresses
         self.feeds: dict = {}
 
     def _kept_roots(self) -> set[Value]:
@@ -119,8 +123,10 @@ class Plan:
         for step in self.steps:
             step.call = self._call(step, arenas)
         self._waits, self._records = self._events()
-        self._calls = []
-        for step in self.steps:
+        self._calls, self._graph, self._runs = [], None, 0
+        self._uploads = [step.call for step in self.steps if step.op == "upload"]
+        for step in self.steps[len(self._uploads):]:
+            assert step.op != "upload"  # they come first (Compiler.uploads): what a graph reads lies there before it is launched
             device = self.devices[step.device]
             self._calls += [partial(device.ops.event_wait, device, self._records[other][0]) for other in self._waits[step]]
             self._calls.append(step.call)
@@ -172,10 +178,30 @@ class Plan:
         return self.offsets[a] < self.offsets[b] + b.nbytes and self.offsets[b] < self.offsets[a] + a.nbytes
 
     def run(self, feeds: dict) -> None:
-        """Queues all steps. `feeds`: dataIdx -> array (channels, height, width, images), "state" -> (k,) float64."""
+        """Queues all steps. `feeds`: dataIdx -> array (channels, height, width, images), "state" -> (k,) float64.
+
+        The first run has them queued one by one: what CUDA does when a kernel or a copy is first used cannot be captured.
+        """
         self.feeds = feeds
+        for call in self._uploads:
+            call()
+        if self.graphs and self._runs == 1:
+            self._graph = self._capture()
+        if self._graph:
+            self._graph.launch()
+        else:
+            self._queue()
+        self._runs += 1
+
+    def _queue(self) -> None:
         for call in self._calls:
             call()
+
+    def _capture(self) -> Graph:
+        try:
+            return Graph(list(self.devices.values()), self._queue)
+        except RuntimeError as error:
+            raise CaptureFailed(f"the steps of {self.images} images could not be captured in a graph ({error}); --graphs off runs them one by one") from error
 
     def traced_run(self, feeds: dict) -> list[Span]:
         """A `run` with events around every step; waits for all devices. The first step is reached at 0.

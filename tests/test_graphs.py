@@ -1,4 +1,4 @@
-"""Graphs: what queues are given, captured once and launched."""
+"""Graphs: what queues are given, captured once and launched; plans that are run so have the bits of those run step by step."""
 from __future__ import annotations
 
 import gc
@@ -7,9 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from convnet.backends import Device, Graph
+import test_replicas
+from convnet.backends import Device, Graph, cuda_problem
+from convnet.errors import CaptureFailed, CommandLineError
+from convnet.options import Options, replays
+from small_nets import around, arrays_for, small_net
+from test_own_layers import LAYER, SWISH
+from test_plan import SMALL, open_net, train_some, two_columns
+from workplace import TWO_COLUMNS, assert_same_bits
 
 CPUS = ["host", "simt"]
+BACKENDS = CPUS + ([] if cuda_problem() else ["cuda"])
 SHAPE = (64, 64, 1, 64)
 
 
@@ -187,3 +195,188 @@ def test_what_cannot_be_captured_is_told_and_the_queue_runs_as_before(backend, b
         add(device, x, x)
         graph.launch()
         assert is_all(device, x, 4)
+
+
+# ---- of a plan -----------------------------------------------------------------------------------------------
+
+
+def same(first, second):
+    """Costs and tensors."""
+    return first[0].tobytes() == second[0].tobytes() and all(tensor.tobytes() == second[1][name].tobytes() for name, tensor in first[1].items())
+
+
+def feeds_of(net, arrays, step=0):
+    return {**dict(enumerate(arrays)), "state": net.state(step, [0.05] * len(net.rate_slots))}
+
+
+def minibatch(images, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (3, 14, 14, images), np.uint8), rng.integers(0, 7, (1, 1, 1, images)).astype(np.float32)
+
+
+def captured(net):
+    return [bool(plan._graph) for plan in net._plans.values()]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("physical", [{0: 0}, {0: 0, 1: 0}, {0: 0, 1: 1}], ids=["one", "two-of-one", "two"])
+def test_replayed_minibatches_have_the_bits_of_those_run_step_by_step(backend, physical):
+    """With dropout, random crops and copies between devices; of two sizes, the larger of which is run a first, a captured and a replayed time."""
+    if backend == "cuda" and len(set(physical.values())) > 1:
+        pytest.skip("there may be one GPU alone")
+    results = {}
+    for graphs in ("off", "on"):
+        net = open_net(backend, two_columns(max(physical)), SMALL, physical, graphs=graphs)
+        results[graphs] = train_some(net, 7)
+        assert captured(net) == [graphs == "on"] * 2
+    assert same(results["off"], results["on"])
+
+
+@pytest.mark.parametrize("backend", CPUS)
+@pytest.mark.parametrize(("conv", "fc"), [("0,1", "0,1"), ("0,1", "0")])
+def test_replayed_chunks_have_the_bits_of_those_run_step_by_step(backend, conv, fc):
+    """A minibatch split among replicas, as many passes or more: each device is fed by several uploads."""
+    results = {}
+    for graphs in ("off", "on"):
+        net = test_replicas.open_net(test_replicas.config(conv, fc), backend, graphs=graphs)
+        results[graphs] = test_replicas.train(net, (6, 6, 6, 3))
+    assert same(results["off"], results["on"])
+    assert captured(net) == [True, False]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_layers_of_ones_own_are_replayed(backend):
+    results = {}
+    for graphs in ("off", "on"):
+        with small_net(*around(LAYER), backend=backend, dtype="float32", sources={"swish.cu": SWISH}, graphs=graphs) as net:
+            costs = [net.train(arrays_for(net, seed=step), step, [0.1] * len(net.rate_slots))["logprob"] for step in range(4)]
+            results[graphs] = np.array(costs), net.tensors()
+            assert captured(net) == [graphs == "on"]
+    assert same(results["off"], results["on"])
+
+
+def test_testing_is_replayed_with_what_is_kept():
+    results = {}
+    for graphs in ("off", "on"):
+        net = open_net("host", two_columns(1), SMALL, graphs=graphs)
+        net.initialise()
+        results[graphs] = [net.test(minibatch(5, seed), ("fc4",))[1]["fc4"] for seed in range(4)]
+        assert captured(net) == [graphs == "on"]
+    assert [acts.tobytes() for acts in results["off"]] == [acts.tobytes() for acts in results["on"]]
+    assert len({acts.tobytes() for acts in results["on"]}) == 4  # each of its own images
+
+
+def test_a_replay_makes_no_call_for_each_step():
+    net = open_net("host", two_columns(1), SMALL, graphs="on")
+    net.initialise()
+    arrays = minibatch(6)
+    costs = [net.test(arrays)[0]["logprob"] for _ in range(2)]
+    net.plan(6, "test")._calls[:] = [lambda: pytest.fail("called")]
+    assert net.test(arrays)[0]["logprob"].tobytes() == costs[0].tobytes() == costs[1].tobytes()
+
+
+def test_a_plan_that_a_larger_one_has_moved_is_captured_anew():
+    results = {}
+    for graphs in ("off", "on"):
+        net = open_net("host", two_columns(1), SMALL, graphs=graphs)
+        net.initialise()
+        sizes = (4, 4, 4, 12, 12, 12, 4, 4, 4)
+        costs = [net.train(minibatch(images, step), step, [0.05] * len(net.rate_slots))["logprob"] for step, images in enumerate(sizes)]
+        results[graphs] = np.array(costs), net.tensors()
+    assert same(results["off"], results["on"])
+
+
+def test_other_arenas_are_those_of_the_next_capture():
+    net = open_net("host", two_columns(1), SMALL, graphs="on")
+    net.initialise()
+    plan, feeds = net.plan(6, "test"), feeds_of(net, minibatch(6))
+
+    def costs():
+        plan.run(feeds)
+        return net.costs(plan)["logprob"]
+
+    expected = [costs() for _ in range(3)][-1]
+    plan.bind({index: device.allocate(plan.arena_bytes[index]) for index, device in net.devices.items()})
+    assert not plan._graph
+    for _ in range(3):
+        assert (costs() == expected).all()
+    assert plan._graph
+
+
+def test_a_captured_plan_can_be_traced_and_replayed_again():
+    net = open_net("host", two_columns(1), SMALL, graphs="on")
+    net.initialise()
+    plan, feeds = net.plan(6, "test"), feeds_of(net, minibatch(6))
+    costs = []
+    for traced in (False, False, True, False, True):
+        spans = plan.traced_run(feeds) if traced else plan.run(feeds)
+        assert not traced or [span.step for span in spans] == plan.steps
+        costs.append(net.costs(plan)["logprob"].tobytes())
+    assert plan._graph and len(set(costs)) == 1
+
+
+@pytest.mark.parametrize("graphs", ["off", "on"])
+def test_a_step_that_fails_is_raised_and_a_later_run_works(graphs):
+    """The same whether steps are replayed or not."""
+    net = open_net("host", two_columns(1), SMALL, graphs=graphs)
+    net.initialise()
+    plan, feeds = net.plan(6, "train"), feeds_of(net, minibatch(6))
+    before = net.tensors()
+    plan._calls.insert(1, lambda: fail(net.devices[0]))
+    for _ in range(3):
+        plan.run(feeds)
+        with pytest.raises(ValueError, match="scaled_copy"):
+            plan.synchronize()
+        plan.synchronize()
+    assert bool(plan._graph) == (graphs == "on")
+    assert all(net.get(f"{layer}.W0").tobytes() == before[f"{layer}.W0"].tobytes() for layer in ("conv1a", "fc4"))  # of the device that failed
+    net.load(before)
+    plan.bind({device: address for device, (address, _) in net._arenas.items()})
+    costs = []
+    for _ in range(3):
+        net.load(before)
+        plan.run(feeds)
+        costs.append(net.costs(plan)["logprob"].tobytes())
+    assert len(set(costs)) == 1
+
+
+def test_a_capture_that_fails_names_the_option_and_runs_go_on_without():
+    net = open_net("host", two_columns(1), SMALL, graphs="on")
+    net.initialise()
+    plan, feeds = net.plan(6, "test"), feeds_of(net, minibatch(6))
+    plan.run(feeds)
+    expected = net.costs(plan)["logprob"]
+    plan._calls.append(net.devices[1].synchronize)
+    for _ in range(2):
+        with pytest.raises(CaptureFailed, match=r"6 images could not be captured in a graph \(stream_synchronize: .*--graphs off runs them one by one"):
+            plan.run(feeds)
+    plan.graphs = False
+    plan.run(feeds)
+    assert (net.costs(plan)["logprob"] == expected).all()
+
+
+# ---- the option ----------------------------------------------------------------------------------------------
+
+
+def test_auto_is_on_but_on_cuda():
+    assert [replays("auto", backend) for backend in ("host", "simt", "cuda")] == [True, True, False]
+    assert replays("on", "cuda") and not replays("off", "host")
+
+
+def test_another_word_is_refused():
+    options = Options()
+    options.command({"graphs": "always"})
+    with pytest.raises(CommandLineError, match="--graphs always: expected auto, on, off"):
+        options.check()
+
+
+def test_the_trainer_takes_it_and_no_bit_depends_on_it(place, monkeypatch):
+    made = []
+    capture = Graph.__init__
+    monkeypatch.setattr(Graph, "__init__", lambda self, *arguments: made.append(self) or capture(self, *arguments))
+    place.write(TWO_COLUMNS)
+    place.train("--max-steps", "8", "--save-path", "off", "--graphs", "off")
+    assert not made
+    place.train("--max-steps", "8", "--save-path", "auto")
+    assert made
+    assert_same_bits("off", "auto")
