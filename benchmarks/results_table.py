@@ -75,14 +75,15 @@ def ratios(row: dict) -> list[float]:
 
 
 def mapping_name(mapping: str, backend: str) -> str:
-    """2x1:convnet/models/alexnet -> 2 devices, 1 thread each, alexnet; 1x2 fast -> 1 device, 2 threads, --precision fast."""
-    mapping, _, precision = mapping.partition(" ")
+    """2x1:convnet/models/alexnet -> 2 devices, 1 thread each, alexnet; 1x2 fast -> 1 device, 2 threads, --precision fast;
+    1x2 --graphs off -> 1 device, 2 threads, --graphs off."""
+    mapping, _, how = mapping.partition(" ")
     devices, _, model = mapping.partition(":")
     count, threads = map(int, devices.split("x"))
     name = f"{count} device" + "s" * (count > 1)
     if backend != "cuda":
         name += f", {threads} thread" + "s" * (threads > 1) + " each" * (count > 1)
-    return name + (f", {Path(model).name}" if model else "") + (f", --precision {precision}" if precision else "")
+    return name + (f", {Path(model).name}" if model else "") + (f", {how}" if how.startswith("--") else f", --precision {how}" if how else "")
 
 
 def train_table(result: dict) -> Iterator[str]:

@@ -14,6 +14,7 @@ write the net, and at its best, which is searched for first. Outside the environ
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import statistics
@@ -41,7 +42,7 @@ from convnet.data.making.arrays import ArraySource  # noqa: E402
 from convnet.errors import ConvnetError  # noqa: E402
 from convnet.graph import Graph  # noqa: E402
 from convnet.net import DataSpec, Net  # noqa: E402
-from convnet.options import Options, read_options_section  # noqa: E402
+from convnet.options import GRAPHS, Options, read_options_section  # noqa: E402
 from convnet.plan import Plan  # noqa: E402
 
 WARM_UP = 2  # steps
@@ -62,6 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--crop-border", metavar="N", help="as convnet-train has it")
     parser.add_argument("--color-noise", metavar="C", help="as convnet-train has it")
     parser.add_argument("--precision", nargs="+", choices=["fast", "bf16x3", "tf32", "bf16"], default=[], help="let the first mapping take turns with itself at these precisions, and at tf32 and bf16 the fastest way of the peer too")
+    parser.add_argument("--graphs", nargs="+", choices=GRAPHS, default=["auto"], help="as convnet-train has it; of several, the first is for all mappings, and with each other the first mapping takes turns with itself")
     parser.add_argument("--on-disk", type=int, metavar="N", help="put the images into data batches of N on the disk first, and train from there")
     parser.add_argument("--without-input", action="store_true", help="let the first mapping take turns with itself without reading, cutting, uploading, cropping and noise: with images that are there")
     parser.add_argument("--mini", type=int, metavar="N", help="images of a minibatch; default: as in the params file, else 128")
@@ -76,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
 
 # ---- ours --------------------------------------------------------------------------------------------------------
 
-def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, mapping: str, precision: str) -> Net:
+def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, mapping: str, precision: str, graphs: str) -> Net:
     """The net on the devices of a mapping, with weights."""
     count, threads = (int(word) for word in mapping.partition(":")[0].split("x"))
     if count == 1:
@@ -84,7 +86,7 @@ def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, map
             layer.gpu = (0,)
     used = Graph(config.layers, data.shapes).devices
     devices = {index: stack.enter_context(backends.Device(backend, index, 0 if backend == "cuda" else index, threads)) for index in used}
-    net = Net(config, data, devices, precision=precision)
+    net = Net(config, data, devices, precision=precision, graphs=graphs)
     net.initialise()
     return net
 
@@ -157,13 +159,20 @@ class Ours:
 class WithoutInput(Ours):
     """A net that is fed once. Then its steps are run but for those that bring the images: what is in their place stays there."""
 
+    @functools.cached_property
+    def run_bare(self) -> Callable[[], None]:
+        calls = [step.call for step in self.plan.steps if step.op not in INPUT_OPS]
+
+        def queue() -> None:
+            for call in calls:
+                call()
+        return backends.Graph(list(self.net.devices.values()), queue).launch if self.net.graphs else queue
+
     def step(self) -> tuple[float, float, float]:
         if not self.count:
             return super().step()
         start = self.clock()
-        for step in self.plan.steps:
-            if step.op not in INPUT_OPS:
-                step.call()
+        self.run_bare()
         queued = self.clock()
         self.net.costs(self.plan)
         return self.clock() - start, 0.0, queued - start
@@ -280,14 +289,16 @@ def main() -> None:
         batch = provider.read(options.train_range[0])
         data, images = data_spec(provider, batch, options, {}), min(options.mini, batch.images)
 
-        def open_ours(mapping: str, kind: type[Ours] = Ours, precision: str = "exact") -> Ours:
+        def open_ours(mapping: str, kind: type[Ours] = Ours, precision: str = "exact", graphs: str = arguments.graphs[0]) -> Ours:
             feed = endless(provider, options.train_range, images)
             stack.callback(feed.close)
-            return kind(open_net(stack, config(Path(mapping.partition(":")[2] or arguments.model)), data, backend, mapping, precision), feed, images, phase, clock)
+            model = config(Path(mapping.partition(":")[2] or arguments.model))
+            return kind(open_net(stack, model, data, backend, mapping, precision, graphs), feed, images, phase, clock)
 
         contestants = {mapping: open_ours(mapping) for mapping in arguments.map}
         ours = list(contestants.values())
-        same = [net for mapping, net in contestants.items() if ":" not in mapping]
+        contestants |= {f"{arguments.map[0]} --graphs {graphs}": open_ours(arguments.map[0], graphs=graphs) for graphs in arguments.graphs[1:]}
+        same = [net for mapping, net in contestants.items() if ":" not in mapping.partition(" ")[0]]
         peer, peers, tried = None, {}, []
         if arguments.peer:
             threads = len(ours[0].net.devices) * int(arguments.map[0].partition(":")[0].split("x")[1])

@@ -93,6 +93,7 @@ def test_inference_and_the_input_have_tables_of_their_own(results):
     ("2x1", "host", "2 devices, 1 thread each"),
     ("1x4", "host", "1 device, 4 threads"),
     ("1x2 fast", "host", "1 device, 2 threads, --precision fast"),
+    ("1x1 --graphs on", "cuda", "1 device, --graphs on"),
     ("1x1:convnet/models/alexnet-one-gpu", "cuda", "1 device, alexnet-one-gpu"),
 ])
 def test_a_mapping_is_named(mapping, backend, name):
