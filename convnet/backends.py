@@ -24,7 +24,7 @@ from .errors import CommandLineError, NoSuchDevice, OutOfMemory
 ISAS = {"avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx2", "fma"}, "avx2": {"avx2", "fma"}, "baseline": set()}
 BACKENDS = ("cuda", "host", "simt")
 ALIGNMENT = 64  # bytes; every tensor of an arena starts on a cache line
-LONG_ROW = 512  # bytes, from which on rows of host do, too: at most an eighth is padding
+LONG_ROW = 512  # bytes, from which on rows do, too: at most an eighth is padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,17 @@ def itemsize(dtype: str) -> int:
 
 
 def padded(images: int, dtype: str) -> int:
-    """Pitch of a row of so many images: a multiple of 16 bytes, so that any number is moved in vectors. Pixels, uint8, are not padded."""
-    per_vector = 16 // itemsize(dtype) if dtype != "uint8" else 1
-    return -(-images // per_vector) * per_vector
+    """Pitch of a row of so many images: a multiple of 16 bytes, so that any number is moved in vectors; of long rows, of a cache line.
+
+    Pixels, uint8, are not padded.
+    """
+    size = itemsize(dtype)
+    unit = 1 if dtype == "uint8" else (ALIGNMENT if images * size >= LONG_ROW else 16) // size
+    return -(-images // unit) * unit
 
 
 def tensor_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    """What a tensor takes at most, on any device."""
     return prod(shape[:-1]) * padded(shape[-1], dtype) * itemsize(dtype)
 
 
@@ -198,18 +203,13 @@ class Device:
         return Tensor(self.allocate(tensor_bytes(shape, dtype)), tuple(shape), dtype, self.pitch(shape[-1], dtype), self.index)
 
     def pitch(self, columns: int, dtype: str) -> int:
-        """Elements from a row of so many columns to the next: `padded`.
+        """Elements from a row of so many columns to the next: `padded`, or less.
 
-        On host, long rows are a multiple of 64 bytes, a vector and a cache line; rows of less than 16 bytes are only made a power
-        of two: where images are so few, a row of pixels is what is worked on in vectors.
+        On host, rows of less than 16 bytes are only made a power of two: where images are so few, a row of pixels is what is
+        worked on in vectors.
         """
-        size = itemsize(dtype)
-        if self.backend == "host" and dtype != "uint8":
-            if 0 < columns * size < 16:
-                return 1 << (columns - 1).bit_length()
-            if columns * size >= LONG_ROW:
-                return -(-columns * size // ALIGNMENT) * ALIGNMENT // size
-        return padded(columns, dtype)
+        few = self.backend == "host" and dtype != "uint8" and 0 < columns * itemsize(dtype) < 16
+        return 1 << (columns - 1).bit_length() if few else padded(columns, dtype)
 
     def new_event(self) -> int:
         """An event of this device; it lives as long as the device."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from convnet import backends
-from convnet.backends import Device, choose_backend, machine_isas, padded
+from convnet.backends import Device, Tensor, choose_backend, machine_isas, padded, tensor_bytes
 from convnet.errors import CommandLineError, NoSuchDevice, OutOfMemory
 
 
@@ -61,18 +62,23 @@ def test_what_is_uploaded_is_downloaded(device, shape, dtype):
     assert (device.download(tensor) == values).all()
 
 
-def test_rows_are_multiples_of_16_bytes():
-    assert [padded(images, "float32") for images in (1, 4, 129)] == [4, 4, 132]
-    assert padded(129, "float64") == 130 and padded(129, "uint8") == 129
+def test_rows_are_multiples_of_16_bytes_and_long_ones_of_a_cache_line():
+    assert [padded(images, "float32") for images in (1, 4, 5, 127, 128, 129)] == [4, 4, 8, 128, 128, 144]
+    assert padded(33, "float64") == 34 and padded(129, "float64") == 136 and padded(129, "uint8") == 129
 
 
-def test_rows_of_the_host_are_short_or_whole_vectors():
+def test_rows_of_the_host_are_as_short_as_they_can_be():
     with Device("host", threads=1) as device:
-        assert [device.pitch(images, "float32") for images in (1, 2, 3, 4, 5, 127, 128, 129)] == [1, 2, 4, 4, 8, 128, 128, 144]
-        assert [device.pitch(images, "float64") for images in (1, 2, 3, 65)] == [1, 2, 4, 72]
-        assert device.pitch(0, "float32") == 0 and device.pitch(5, "uint8") == 5
+        assert [device.pitch(images, "float32") for images in (0, 1, 2, 3, 4, 5, 129)] == [0, 1, 2, 4, 4, 8, 144]
+        assert [device.pitch(images, "float64") for images in (1, 2, 3)] == [1, 2, 4] and device.pitch(5, "uint8") == 5
     with Device("simt") as device:
         assert device.pitch(1, "float32") == 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_a_tensor_fits_in_what_is_set_aside_for_it(device, dtype):
+    for columns in range(1, 300):
+        assert replace(Tensor(0, (3, 5, columns), dtype), pitch=device.pitch(columns, dtype)).nbytes <= tensor_bytes((3, 5, columns), dtype)
 
 
 def test_memory_that_the_machine_does_not_have_is_refused():
