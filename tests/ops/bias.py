@@ -35,6 +35,8 @@ CASES = [
     *cases("one-map", (1, 6, 7, 5), shared=True),
     *cases("fully-connected", (17, 1, 1, 65), shared=True),
     *cases("rank-2", (17, 5), shared=True),
+    *cases("shared-1-image", (5, 11, 13, 1), shared=True, exact=True),
+    *cases("shared-16-images", (5, 3, 3, 16), shared=True, exact=True),
     *cases("shared-integers", (17, 7, 6, 5), shared=True, exact=True),
     *cases("unshared-integers", (3, 2, 2, 300), shared=False, exact=True),
     *cases("gradient-shared", (3, 5, 4, 3), shared=True, check=True),
