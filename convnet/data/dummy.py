@@ -19,7 +19,6 @@ import re
 import numpy as np
 
 from convnet.data.batches import Batch
-from convnet.data.order import image_by_image
 from convnet.data.provider import Provider, square_shape
 from convnet.errors import CommandLineError, MissingInput
 
@@ -68,13 +67,12 @@ class DummyProvider(Provider):
         key = np.array([self.seed % 2**64, number], np.uint64)
         draw = np.random.Philox(key=key).random_raw
         labels = draw(self.images) % np.uint64(self.classes)
-        shape = (*self.stored, self.images)
-        count = math.prod(shape)
+        count = self.images * math.prod(self.stored)
         if self.dtype == np.uint8:
-            values = draw(-(-count // 8)).view(np.uint8)[:count]
+            pixels = np.moveaxis(draw(-(-count // 8)).view(np.uint8)[:count].reshape(self.images, *self.stored), 0, -1)
         else:
-            values = (draw(count) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
-        return Batch(number, (image_by_image(values.reshape(shape), self.threads), *self.label_arrays(labels)))
+            pixels = ((draw(count) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)).reshape(*self.stored, self.images)
+        return Batch(number, (pixels, *self.label_arrays(labels)))
 
 
 def _tree_of_pairs(classes: int) -> tuple[int, ...]:
