@@ -45,8 +45,8 @@ from convnet.net import DataSpec, Net  # noqa: E402
 from convnet.options import GRAPHS, Options, read_options_section  # noqa: E402
 from convnet.plan import Plan  # noqa: E402
 
-WARM_UP = 2  # steps
-TURN_SECONDS = 0.05
+WARM_UP = 3  # turns of a step: in the first two memory is new, and in the second the graph is made
+TURN_SECONDS = 0.2  # a turn has at least one step
 PAUSE = 0.02  # seconds between turns: the threads of OpenMP, which PyTorch has, spin for 8 ms before they sleep
 TRACES = 3  # steps in which the ops are timed
 BATCHES = 3  # with --on-disk
@@ -152,7 +152,7 @@ class Ours:
     def report(self) -> dict:
         copied = sum(step.reads[0].nbytes for step in self.plan.steps if step.op == "copy")
         ops = [{"op": op, "device": device, "seconds": seconds} for (op, device), seconds in self.seconds_by_op().items()]
-        data, queueing = np.median(self.turns[1:], axis=0)[1:].tolist()
+        data, queueing = np.median(self.turns[WARM_UP:], axis=0)[1:].tolist()
         return {"data_seconds": data, "queueing_seconds": queueing, "copied_bytes": copied, "memory_bytes": self.net.memory(self.plan), "ops": ops}
 
 
@@ -180,9 +180,9 @@ class WithoutInput(Ours):
 
 def input_report(ours: Ours, without: Ours) -> dict:
     """What the input costs a step: the share of its time, and the seconds of its parts. `waiting` is for the minibatch, which is cut from a batch read ahead."""
-    step, bare = (statistics.median(net.seconds[1:]) for net in (ours, without))
+    step, bare = (statistics.median(net.seconds[WARM_UP:]) for net in (ours, without))
     parts = {op: seconds for (op, _), seconds in ours.seconds_by_op().items() if op in INPUT_OPS}
-    return {"share": step / bare - 1, "step_seconds": step, "without_seconds": bare, "parts": {"waiting": float(np.median(ours.turns[1:], axis=0)[1]), **parts}}
+    return {"share": step / bare - 1, "step_seconds": step, "without_seconds": bare, "parts": {"waiting": float(np.median(ours.turns[WARM_UP:], axis=0)[1]), **parts}}
 
 
 def on_disk(provider: Provider, folder: Path, number: int, images: int) -> Path:
@@ -309,15 +309,16 @@ def main() -> None:
         at_once = batch.images // images if arguments.without_input else 1
         if arguments.without_input:
             contestants[f"{arguments.map[0]} without input"] = without = open_ours(arguments.map[0], WithoutInput)
-        steps = -(-WARM_UP // at_once) * at_once
-        for _ in range(1 + arguments.turns):
+        steps = at_once
+        for turn in range(WARM_UP + arguments.turns):
             for contestant in contestants.values():
                 contestant.turn(steps)
                 time.sleep(PAUSE)
             if any(net.costs[name].tobytes() != values.tobytes() for net in same for name, values in ours[0].costs.items()):
                 sys.exit(f"train_throughput: the costs of step {ours[0].count} differ between the mappings: {[net.costs for net in same]}")
-            steps = steps_of_a_turn = -(-(1 + int(TURN_SECONDS / ours[0].seconds[0])) // at_once) * at_once
-        rows = {name: {"seconds": contestant.seconds[1:]} for name, contestant in contestants.items()}
+            if turn == WARM_UP - 1:
+                steps = -(-(1 + int(TURN_SECONDS / ours[0].seconds[-1])) // at_once) * at_once
+        rows = {name: {"seconds": contestant.seconds[WARM_UP:]} for name, contestant in contestants.items()}
         for name, torch in peers.items():
             rows[name] |= {"way": torch.way, "difference": torch.difference}
         for mapping, net in zip(arguments.map, ours, strict=True):
@@ -326,7 +327,7 @@ def main() -> None:
     median = statistics.median(rows[arguments.map[0]]["seconds"])
     for row in rows.values():
         row["ratio"] = statistics.median(row["seconds"]) / median
-    print(f"{arguments.model.name}, {backend}, {images} images, {arguments.turns} turns of {steps_of_a_turn} steps; the costs of all mappings have the same bits; ratio: time by that of {arguments.map[0]}")
+    print(f"{arguments.model.name}, {backend}, {images} images, {arguments.turns} turns of {steps} steps; the costs of all mappings have the same bits; ratio: time by that of {arguments.map[0]}")
     print_table(rows, images, max(map(len, rows)) + 2)
     print_devices({name: rows[name] for name in arguments.map})
     if cost:
