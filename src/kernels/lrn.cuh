@@ -73,8 +73,9 @@ __global__ void __launch_bounds__(rows_threads) lrn_sliding_backward_kernel(Imag
     return Read{inputs.row(c, y, x)[n], acts_grad.row(c, y, x)[n], denoms.row(c, y, x)[n]};
   };
   constexpr int before = size - 1 - size / 2, after = size / 2;  // channels whose windows hold this one
-  T terms[size] = {};                      // of channel c
-  T own[after + 1] = {}, direct[after + 1] = {};  // from c on: inputs; their gradient with the denominators held constant
+  T terms[size] = {};        // of channel c
+  T own[after + 1] = {};     // from c on: inputs
+  T direct[after + 1] = {};  // their gradient with the denominators held constant
   Read reads[ahead];
 #pragma unroll
   for (int i = 0; i < ahead; ++i) reads[i] = read_at(first - before + i);

@@ -58,7 +58,8 @@ CASES += [case(f"{channels}-channels-size{size}", (channels, 2, 3, 5), size) for
 CASES += [backward_case(f"gradient-{channels}-channels-size{size}", (channels, 1, 2, 2), size, check=True) for channels, size in ((17, 5), (20, 9), (33, 3))]
 CASES += [case(f"power{power}", (5, 3, 2, 3), 3, power) for case in (forward_case, backward_case) for power in (0.5, 0.6, 1.0)]
 CASES += [case(f"power0.6-size{size}", (18, 1, 2, 3), size, 0.6) for case in (forward_case, backward_case) for size in (5, 9)]
-CASES += [case("nine-rows", (3, 3, 1, 2), 3) for case in (forward_case, backward_case)]
+CASES += [case(f"nine-rows-size{size}", (3, 3, 1, 2), size) for case in (forward_case, backward_case) for size in (3, 4)]
+CASES += [case("8-channels-a-thread", (10, 16, 16, 512), 5) for case in (forward_case, backward_case)]  # on cuda and simt, which have threads enough
 CASES += [case("more-than-a-tile", (3, 2, 3, 300), 3) for case in (forward_case, backward_case)]
 CASES += [case("window-wider-than-channels", (2, 3, 2, 3), 7) for case in (forward_case, backward_case)]
 CASES += [backward_case(f"gradient-size{size}", (9, 2, 2, 3), size, check=True) for size in (3, 4, 5)]
