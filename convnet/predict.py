@@ -140,7 +140,7 @@ class TrainedNet:
 
     def _acts_of(self, layers: tuple[str, ...], images: np.ndarray, view: int) -> dict[str, np.ndarray]:
         labels = [np.zeros((*shape, images.shape[-1]), np.float32) for shape in self.net.data.shapes[1:]]
-        return self.net.test((np.ascontiguousarray(images), *labels), layers, view)[1]
+        return self.net.test((images, *labels), layers, view)[1]
 
 
 def open_devices(backend: str, indices: list[int]) -> dict[int, Device]:

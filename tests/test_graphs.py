@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,6 +43,27 @@ def is_all(device, tensor, value):
     return (device.download(tensor) == value).all()
 
 
+TWO_GRAPHS = """
+import threading
+from convnet.backends import Device, Graph
+
+a, b = (Device("host", index, index, 1) for index in (0, 1))
+def graph():
+    x, y = (device.tensor((1, 1, 1, 64)) for device in (a, b))
+    there, back = a.new_event(), b.new_event()
+    def body():
+        a.ops.scaled_copy(a, x, x.adding(), factor=0.0)
+        a.ops.event_record(a, there), b.ops.event_wait(b, there)
+        b.ops.scaled_copy(b, y, y.adding(), factor=0.0)
+        b.ops.event_record(b, back), a.ops.event_wait(a, back)
+    return Graph([a, b], body)
+threads = [threading.Thread(target=lambda made: [made.launch() for _ in range(3000)], args=(graph(),)) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+a.synchronize(), b.synchronize()
+"""
+
+
 # ---- of a backend --------------------------------------------------------------------------------------------
 
 
@@ -53,6 +76,10 @@ def test_what_is_captured_runs_at_every_launch_and_not_before(device):
         assert is_all(device, x, 2**launch)
     add(device, x, x)  # the queue is as it was
     assert is_all(device, x, 16)
+
+
+def test_graphs_of_two_threads_on_the_same_queues_do_not_wait_for_each_other():
+    subprocess.run([sys.executable, "-c", TWO_GRAPHS], check=True, timeout=120)
 
 
 def test_a_launch_comes_behind_what_is_queued_and_before_what_follows(device):

@@ -128,6 +128,7 @@ def test_pooling_goes_there_and_back(ops, x):
 def test_biases_are_shared_or_not_as_the_shape_says(ops, x):
     assert (ops.bias_forward(np.arange(3, dtype="f4"), shape=SHAPE)[2] == 2).all()
     assert ops.bias_backward(x).shape == (3,)
+    assert (ops.bias_backward(x[..., :0]) == 0).all()  # of no images
     np.testing.assert_allclose(ops.bias_backward(x, shape=(105,)), x.reshape(105, 6).sum(1), rtol=1e-5, atol=1e-5)
 
 

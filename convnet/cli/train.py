@@ -139,7 +139,7 @@ def train(argv: list[str] | None = None) -> int:
         warnings += [*dict.fromkeys(text for each in configs for text in each.warnings), *doubts(net, options, resumed), *precision_doubts(options.precision, backend)]
         for text in warnings:
             log.warning(text)
-        arrays = tuple(np.ascontiguousarray(array[..., : options.mini]) for array in first.data)
+        arrays = tuple(array[..., : options.mini] for array in first.data)
         images = arrays[0].shape[-1]
         if plans_only:
             print(net.compile(images, "train").table())
@@ -161,7 +161,7 @@ def train(argv: list[str] | None = None) -> int:
                 print(profile(net, plan, feeds))
             return 0
         if options.check_grads:
-            few = arrays if "mini" in options.commanded else tuple(np.ascontiguousarray(array[..., :4]) for array in arrays)
+            few = arrays if "mini" in options.commanded else tuple(array[..., :4] for array in arrays)
             return 0 if check_gradients(net, few) else 1
 
         run_folder = None if options.test_only else open_run_folder(stack, options, resumed, log)

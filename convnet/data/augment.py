@@ -111,5 +111,6 @@ def color_pca_of(provider: Provider, numbers: Iterable[int]) -> np.ndarray:
     sums = ColorSums(provider.stored[0])
     for number in numbers:
         pixels = provider.read(number).data[0]
-        sums.add(pixels.reshape(pixels.shape[0], -1))
+        for image in np.moveaxis(pixels, -1, 0):
+            sums.add(image.reshape(len(image), -1))
     return sums.color_pca()

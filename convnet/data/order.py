@@ -38,6 +38,6 @@ def in_threads(work: Callable[[int], None], numbers: range, threads: int) -> Non
         for number in numbers:
             work(number)
     else:
-        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        with ThreadPoolExecutor(threads, thread_name_prefix="data") as pool:
             for _ in pool.map(work, numbers):
                 pass

@@ -96,6 +96,7 @@ CASES = [case for group in (
     cases("40-images-100-outputs", (70, 40), (100, 40), exact=True),
     cases("1-image-1-output", (33, 1), (1, 1), exact=True),
     cases("1-image-2000-inputs", (2000, 1), (50, 1), exact=True),
+    cases("64-images-2-parts", (600, 64), (64, 64), exact=True),
     cases("over-a-tile", (70, 65), (130, 65)),
     cases("300-images", (35, 300), (37, 300), exact=True),
     cases("gradient", (5, 3), (4, 3), check=True),

@@ -140,6 +140,8 @@ CASES = [
     *cases("many-ties", (3, 7, 9, 5), small=True, size=3, stride=2, start=0),
     *cases("many-ties-start-before", (3, 6, 5, 3), small=True, size=4, stride=2, start=-2),
     *cases("integers", (3, 8, 6, 129), small=True, size=2, stride=2, start=0),
+    *cases("one-image-stride-5", (2, 13, 18, 1), (2, 3, 4, 1), small=True, size=3, stride=5, start=-1),
+    *cases("window-wider-than-a-row", (2, 5, 3, 2), (2, 1, 1, 2), small=True, size=7, stride=1, start=-1),
     *cases("integers-clipped", (3, 7, 5, 3), small=True, size=2, stride=1, start=-1),
     *cases("gradient-overlapping", (2, 6, 5, 3), check=True, size=3, stride=2, start=0),
     *cases("gradient-start-before", (2, 5, 6, 2), check=True, size=3, stride=2, start=-1),

@@ -69,7 +69,8 @@ void bias_backward(Stream stream, In acts_grad, Out biases_grad, Out) {
     for_row_ranges(stream, out.images, rows * grads.pitch, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t b = first; b < last; ++b) {
         const std::int64_t from = b * rows, to = from + rows;
-        out.store(&out.row(0)[b], grads.images < side_by_side ? sum_short_rows(grads, from, to) : sum_rows(grads, from, to));
+        const bool short_rows = grads.images > 0 && grads.images < side_by_side;
+        out.store(&out.row(0)[b], short_rows ? sum_short_rows(grads, from, to) : sum_rows(grads, from, to));
       }
     });
   });

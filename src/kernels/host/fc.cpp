@@ -293,19 +293,20 @@ struct OutputLanes {
   }
 };
 
-// body(plan), with the plan that computes this problem: images are the lanes where they fill a vector.
+// Whether images leave lanes of a vector idle: then outputs are the lanes.
 template <class T>
 bool few_images(const FcProblem& problem) {
   return problem.images < simd::lanes<T>;
 }
 
-// Forward, the weights are packed for it, transposed, which only many images are worth.
+// Forward, images as lanes need the weights packed and transposed, which only many images are worth.
 template <class T>
 bool few_images_forward(const FcProblem& problem) {
   return few_images<T>(problem) ||
          (problem.images <= 4 * simd::lanes<T> && problem.outputs >= 4 * simd::lanes<T>);
 }
 
+// body(plan), with the plan that computes this problem.
 template <class T, class Body>
 void with_forward(const FcProblem& problem, Body body) {
   if (few_images_forward<T>(problem))

@@ -86,8 +86,8 @@ FewKernel<T> few_kernel(int rows, int vectors) {
   }
 }
 
-// The images of `count` pixels that are `step` apart, without gaps. A single image has a pitch of 4: one by one, that
-// took a seventh of conv1.
+// The images of `count` pixels that are `step` apart, without gaps. Of one image, conv1 takes every fourth pixel: one by
+// one, that took a seventh of it.
 template <class T>
 void copy_pixels(T* target, const T* source, std::int64_t step, int images, int count) {
   using namespace simd;
@@ -100,7 +100,7 @@ void copy_pixels(T* target, const T* source, std::int64_t step, int images, int 
   if (images == 1 && step == 4 && quarter > 1) {
     typename VectorOf<T>::index firsts;
     for (int k = 0; k < lanes<T>; ++k) firsts[k] = k % quarter * 4;
-    for (; i + quarter <= count; i += quarter) {
+    for (; i + quarter < count; i += quarter) {  // behind the last pixel the tensor may end
       const Vector<T> pixels = __builtin_shuffle(load(source + i * step), firsts);
       std::memcpy(target + i, &pixels, quarter * sizeof(T));
     }

@@ -7,9 +7,9 @@
 namespace convnet {
 namespace {
 
-// Numbers that are 16 bytes: pixels of few images are some of these, padding included.
+// Numbers in 16 bytes, the shortest vector of a tile.
 template <class T>
-constexpr int few = 16 / int(sizeof(T));
+constexpr int least_lanes = 16 / int(sizeof(T));
 
 // body(n, tile) for the images from n on, as many as the tile holds; it is zero. Tiles of 16 bytes take the padding with
 // them: what is computed of one number has branches, which the CPU cannot foresee in a maximum.
@@ -19,14 +19,14 @@ ALWAYS_INLINE void for_tiles(int images, Body body) {
   int n = 0;
   for (; n + 8 * lanes <= images; n += 8 * lanes) body(n, Tile<T, lanes, 8>());
   for (; n + lanes <= images; n += lanes) body(n, Tile<T, lanes, 1>());
-  for (; n + few<T> <= images; n += few<T>) body(n, Tile<T, few<T>, 1>());
+  for (; n + least_lanes<T> <= images; n += least_lanes<T>) body(n, Tile<T, least_lanes<T>, 1>());
   for (; n < images; ++n) body(n, Tile<T, 1, 1>());
 }
 
 // The images of a pixel, and as much of the padding behind them as all tensors have, up to 16 bytes.
 template <class T>
 int with_padding(int images, std::initializer_list<std::int64_t> pitches) {
-  const int wanted = (images + few<T> - 1) / few<T> * few<T>;
+  const int wanted = (images + least_lanes<T> - 1) / least_lanes<T> * least_lanes<T>;
   return wanted <= std::min(pitches) ? wanted : images;
 }
 
@@ -97,7 +97,7 @@ void pass_to_best(Stream stream, const Images<const T>& in, const Images<const T
       spread(act, step, acts.row(c, y, 0), acts.pitch, acts.images, acts.width, [](int, T value) { return value; });
       spread(grad, step, grads.row(c, y, 0), grads.pitch, grads.images, grads.width, [](int, T value) { return value; });
     };
-    sum_windows(stream, in, out, windows, relu, fill, [](auto sum, auto input, auto act, auto grad) { return sum + (input == act ? grad : decltype(grad){}); });
+    sum_windows(stream, &in, out, windows, relu, fill, [](auto sum, auto input, auto act, auto grad) { return sum + (input == act ? grad : decltype(grad){}); });
     return;
   }
   for_pixels_in_windows(stream, out, windows, [&](int c, int v, int u, Span down, Span across) {
@@ -199,12 +199,11 @@ void avg_pool_backward(Stream stream, In acts_grad, Out inputs_grad, int size, i
     for (int y = 0; y < grads.height; ++y)
       for (int x = 0; x < grads.width; ++x) shares.push_back(sum ? T(1) : 1 / T(windows.down.length(y) * windows.across.length(x)));
     if (are_few<T>(out.images, {out.pitch, grads.pitch})) {
-      const Images<const T> any{out.data, out.channels, out.height, out.width, out.images, out.pitch, false};
       const auto fill = [&](int c, int y, T* share, T*) {
         spread(share, windows.across.stride * out.pitch, grads.row(c, y, 0), grads.pitch, grads.images, grads.width,
                [of_row = shares.data() + y * grads.width](int x, T grad) { return grad * of_row[x]; });
       };
-      sum_windows(stream, any, out, windows, false, fill, [](auto sum, auto, auto share, auto) { return sum + share; });
+      sum_windows<T>(stream, nullptr, out, windows, false, fill, [](auto sum, auto, auto share, auto) { return sum + share; });
       return;
     }
     for_pixels_in_windows(stream, out, windows, [&](int c, int v, int u, Span down, Span across) {

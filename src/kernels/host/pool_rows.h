@@ -111,21 +111,21 @@ class SpreadWindows {
 };
 
 // Gradients of few images, summed in the order in which a pixel would look at the windows that hold it: it adds
-// add(sum, its input, a, b) of each of them, whose numbers fill(c, y, a, b) spreads.
+// add(sum, its input, a, b) of each of them, whose numbers fill(c, y, a, b) spreads. in: null where `add` needs no input.
 template <class T, class Fill, class Add>
-void sum_windows(Stream stream, const Images<const T>& in, const Images<T>& out, const WindowGrid& windows, bool relu, Fill fill, Add add) {
+void sum_windows(Stream stream, const Images<const T>* in, const Images<T>& out, const WindowGrid& windows, bool relu, Fill fill, Add add) {
   const std::int64_t width = out.width * out.pitch, count = width - out.pitch + out.images;
   for_row_ranges(stream, std::int64_t(out.channels) * out.height, width, [&](std::int64_t first, std::int64_t last) {
-    SpreadWindows<T> spread(windows, out.pitch);
+    SpreadWindows<T> held(windows, out.pitch);
     std::vector<T> sums(width + simd::lanes<T>);
     std::vector<std::pair<const T*, const T*>> rows;
     for (std::int64_t row = first; row < last; ++row) {
       const int c = int(row / out.height), v = int(row % out.height);
       rows.clear();
       for (int y = windows.down.first_with(v); y < windows.down.end_with(v); ++y)
-        rows.push_back(spread.at(c, y, [&](int y, T* a, T* b) { fill(c, y, a, b); }));
-      const T* const inputs = in.row(c, v, 0);
-      for_run<T>(0, count, numbers_from(in, inputs), [&](std::int64_t i, auto sum) {
+        rows.push_back(held.at(c, y, [&](int y, T* a, T* b) { fill(c, y, a, b); }));
+      const T* const inputs = in ? in->row(c, v, 0) : sums.data();
+      for_run<T>(0, count, in ? numbers_from(*in, inputs) : std::int64_t(sums.size()), [&](std::int64_t i, auto sum) {
         for (const auto& [a, b] : rows)
           for (int k = 0; k < windows.across.size; ++k) sum.update(0, add, inputs + i, a + i + k * out.pitch, b + i + k * out.pitch);
         sum.store(sums.data() + i, false);

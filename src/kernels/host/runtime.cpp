@@ -136,7 +136,6 @@ struct Graph {
   // Passed once a launch each. What the caller's event stands for changes as it is recorded again.
   std::deque<Event> events;
   std::map<std::uintptr_t, Event*> recorded;
-  std::mutex launching;  // all queues see launches in the same order
 };
 
 std::deque<Queue::Item>& Queue::given() { return graph_ ? graph_->shares.at(this).items : ops_; }
@@ -267,8 +266,9 @@ std::uintptr_t graph_capture(const std::vector<Stream>& streams, const std::func
 }
 
 void graph_launch(std::uintptr_t graph) {
+  static std::mutex launching;  // all queues see the launches of all graphs in the same order, or two would wait for each other
   const GraphHandle launched = *handle_of(graph);
-  const std::lock_guard lock(launched->launching);
+  const std::lock_guard lock(launching);
   for (auto& [queue, share] : launched->shares) {
     const auto run = [launched, queue = queue, &share = share] {
       ++share.launch;
