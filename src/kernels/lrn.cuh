@@ -81,10 +81,10 @@ __global__ void __launch_bounds__(rows_threads) lrn_sliding_backward_kernel(Imag
   for (int i = 0; i < ahead; ++i) reads[i] = read_at(first - before + i);
   for (int newest = first - before; newest < end + after; ++newest) {
     const Read read = reads[0], next = read_at(newest + ahead);
-    const T inverse = inverse_power_plus_1<three_quarters>(read.denom, power);
-    shift(terms, read.grad * read.input * inverse);
+    const T inverse = inverse_power<three_quarters>(read.denom, power);
+    shift(terms, read.grad * read.input * (inverse / read.denom));
     shift(own, read.input);
-    shift(direct, read.grad * (inverse * read.denom));
+    shift(direct, read.grad * inverse);
     shift(reads, next);
     const int c = newest - after;
     if (c < first) continue;
@@ -124,8 +124,10 @@ __global__ void lrn_backward_kernel(Images<const T> inputs, Images<const T> deno
 
   const auto [first, last] = windows_with(c, inputs.channels, size, blocked);
   T sum = 0;
-  for (int j = first; j < last; ++j)
-    sum += acts_grad.row(j, y, x)[n] * inputs.row(j, y, x)[n] * inverse_power_plus_1<three_quarters>(denoms.row(j, y, x)[n], power);
+  for (int j = first; j < last; ++j) {
+    const T denom = denoms.row(j, y, x)[n];
+    sum += acts_grad.row(j, y, x)[n] * inputs.row(j, y, x)[n] * (inverse_power<three_quarters>(denom, power) / denom);
+  }
 
   const T input = inputs.row(c, y, x)[n];
   T& target = inputs_grad.row(c, y, x)[n];

@@ -14,13 +14,6 @@ HOST_DEVICE T inverse_power(T d, T power) {
   return std::pow(d, -power);
 }
 
-// d^-(power + 1), with one division; times d it is the inverse power within 6 units in the last place.
-template <bool three_quarters, class T>
-HOST_DEVICE T inverse_power_plus_1(T d, T power) {
-  if constexpr (three_quarters) return 1 / (std::sqrt(d) * std::sqrt(std::sqrt(d)) * d);
-  return std::pow(d, -power - 1);
-}
-
 // Some channels, from first to last - 1.
 struct Channels {
   int first, last;

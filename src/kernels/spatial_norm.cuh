@@ -35,7 +35,8 @@ __global__ void spatial_norm_terms_kernel(Images<const T> inputs, Images<const T
   const Place place = this_place();
   if (place.row >= terms.rows() || place.n >= terms.images) return;
   const auto [c, y, x, n] = element_at(terms, place);
-  terms.row(c, y, x)[n] = acts_grad.row(c, y, x)[n] * inputs.row(c, y, x)[n] * inverse_power_plus_1<three_quarters>(denoms.row(c, y, x)[n], power);
+  const T denom = denoms.row(c, y, x)[n];
+  terms.row(c, y, x)[n] = acts_grad.row(c, y, x)[n] * inputs.row(c, y, x)[n] * (inverse_power<three_quarters>(denom, power) / denom);
 }
 
 // Threads: x = image, y = row (channel, y, x) of inputs_grad. Gathers: a pixel looks at those whose window holds it.

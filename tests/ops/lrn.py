@@ -37,10 +37,10 @@ def forward_case(name, shape, size, power=0.75, **blocked):
                 {"size": size, "scale": 0.05, "power": power, "bias": 2.0, **blocked}, sums=size, steps=2)
 
 
-def backward_case(name, shape, size, power=0.75, check=False, **blocked):
+def backward_case(name, shape, size, power=0.75, check=False, denoms=None, **blocked):
     inputs, acts_grad = normal(*shape), normal(*shape, seed=1)
     scalars = {"size": size, "scale": 0.3, "power": power, **blocked}
-    denoms = denominators(inputs, size, 0.3, 1.0, **blocked).astype(np.float32).astype(np.float64)
+    denoms = (denominators(inputs, size, 0.3, 1.0, **blocked) if denoms is None else np.full(shape, denoms)).astype(np.float32).astype(np.float64)
     cost = None
     if check:
         denoms = denominators(inputs, size, 0.3, 1.0, **blocked)
@@ -65,3 +65,5 @@ CASES += [case("window-wider-than-channels", (2, 3, 2, 3), 7) for case in (forwa
 CASES += [backward_case(f"gradient-size{size}", (9, 2, 2, 3), size, check=True) for size in (3, 4, 5)]
 CASES += [case(f"blocks-of-{size}", (11, 3, 2, 5), size, blocked=True) for case in (forward_case, backward_case) for size in (1, 3, 4, 12)]
 CASES += [backward_case(f"gradient-blocks-of-{size}", (7, 2, 2, 3), size, check=True, blocked=True) for size in (3, 4)]
+# The power that the sums take, denoms^(-power - 1), is beyond float32 there; denoms^-power, of the first term, is not.
+CASES += [backward_case(f"large-denominators-size{size}", (5, 2, 2, 3), size, denoms=1e30) for size in (3, 4)]

@@ -63,7 +63,7 @@ void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, doubl
         for (int n = 0; n < count; ++n) denom[n] = T(bias) + T(scale) * denom[n];
         const T* xc = tile_of(x, c, row, from);
         store_row(tile_of(d, c, row, from), count, d.add, [&](int n) { return denom[n]; });
-        inverse_powers(denom, count, T(power), inverse, nullptr);
+        inverse_powers(denom, count, T(power), inverse);
         store_row(tile_of(y, c, row, from), count, y.add, [&](int n) { return xc[n] * inverse[n]; });
       }
     });
@@ -89,8 +89,8 @@ void lrn_backward(Stream stream, In inputs, In denoms, In acts_grad, Out inputs_
           for (const auto& tensor : {x, d, g}) fetch_ahead(tensor, j, row, from, count);
           const T *xj = tile_of(x, j, row, from), *dj = tile_of(d, j, row, from), *gj = tile_of(g, j, row, from);
           T *term = terms + j * channel_size, *inverse = powers + j * channel_size;
-          inverse_powers(dj, count, T(power), inverse, term);
-          for (int n = 0; n < count; ++n) term[n] *= gj[n] * xj[n];
+          inverse_powers(dj, count, T(power), inverse);
+          for (int n = 0; n < count; ++n) term[n] = gj[n] * xj[n] * (inverse[n] / dj[n]);
         }
         fetch_ahead(result, c, row, from, count);
         T sum[tile];

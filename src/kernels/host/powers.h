@@ -42,21 +42,14 @@ ALWAYS_INLINE simd::Vector<float> power_of(simd::Vector<float> d, double exponen
   return result;
 }
 
-// inverse[n] = d[n]^-power, and plus_1[n] = d[n]^-(power + 1) unless it is null. Each number depends on its own d alone,
-// whatever stands beside it. At 3/4 roots and divisions are quicker than Newton's method for the fourth root (10 to 15 %
-// of the ops' time on AVX-512); at other powers this takes 0.6 times as long as pow.
+// inverse[n] = d[n]^-power. Each number depends on its own d alone, whatever stands beside it. At 3/4 roots and divisions
+// are quicker than Newton's method for the fourth root (10 to 15 % of the ops' time on AVX-512); at other powers this takes
+// 0.6 times as long as pow.
 template <class T>
-void inverse_powers(const T* d, int count, T power, T* inverse, std::type_identity_t<T>* plus_1) {
+void inverse_powers(const T* d, int count, T power, T* inverse) {
   const auto exactly = [=]<class ThreeQuarters>(ThreeQuarters, auto wanted) {
-    if (plus_1)
-      for (int n = 0; n < count; ++n) {
-        if (!wanted(d[n])) continue;
-        plus_1[n] = inverse_power_plus_1<ThreeQuarters::value>(d[n], power);
-        inverse[n] = plus_1[n] * d[n];
-      }
-    else
-      for (int n = 0; n < count; ++n)
-        if (wanted(d[n])) inverse[n] = inverse_power<ThreeQuarters::value>(d[n], power);
+    for (int n = 0; n < count; ++n)
+      if (wanted(d[n])) inverse[n] = inverse_power<ThreeQuarters::value>(d[n], power);
   };
   with_power(power, [&]<class ThreeQuarters>(ThreeQuarters three_quarters) {
     if constexpr (std::is_same_v<T, double> || ThreeQuarters::value) {
@@ -69,8 +62,6 @@ void inverse_powers(const T* d, int count, T power, T* inverse, std::type_identi
         const auto last = power_of(simd::load_first(d + n, count - n), -double(power));
         std::memcpy(inverse + n, &last, (count - n) * sizeof(T));
       }
-      if (plus_1)
-        for (int n = 0; n < count; ++n) plus_1[n] = inverse[n] / d[n];
       const auto outside = [](T d) { return !(d >= least_base && d <= largest_base); };
       if (std::any_of(d, d + count, outside)) exactly(three_quarters, outside);
     }

@@ -37,7 +37,7 @@ void norm_forward(const char* op, Stream stream, In inputs, In means, Out denoms
           for (int n = 0; n < length; ++n) denom[n] = T(bias) + T(scale) * denom[n];
           store_row(strip.row(d, y) + pixel * d.pitch, length, d.add, [&](int n) { return denom[n]; });
           T* const inverse = columns + pixel * strip.count;
-          inverse_powers(denom, length, T(power), inverse, nullptr);
+          inverse_powers(denom, length, T(power), inverse);
           store_row(strip.row(out, y) + pixel * out.pitch, length, out.add, [&](int n) { return x[n] * inverse[n]; });
         });
       }
@@ -66,8 +66,8 @@ void norm_backward(const char* op, Stream stream, In inputs, In means, In denoms
             const T* const x = strip.row(in, v) + pixel * in.pitch;
             const T *const denom = strip.row(d, v) + pixel * d.pitch, *const grad = strip.row(g, v) + pixel * g.pitch;
             T *const term = terms(v) + pixel * strip.count, *const inverse = powers(v) + pixel * strip.count;
-            inverse_powers(denom, length, T(power), inverse, term);
-            for (int n = 0; n < length; ++n) term[n] *= grad[n] * x[n];
+            inverse_powers(denom, length, T(power), inverse);
+            for (int n = 0; n < length; ++n) term[n] = grad[n] * x[n] * (inverse[n] / denom[n]);
           });
         const int length = in.width * strip.count;
         std::fill_n(columns, length, T(0));
