@@ -82,8 +82,9 @@ def cases() -> list[Case]:
              for layer in CONVS for op in ("conv_forward", "conv_backward_data", "conv_backward_filters")]
     for layer, shape, outputs in (("alexnet-fc6", (256, 6, 6), 4096), ("alexnet-fc7", (4096, 1, 1), 4096), ("alexnet-fc8", (4096, 1, 1), 1000), ("cifar-fc", (64, 4, 4), 10)):
         found += [Case(layer, op, shape, {"outputs": outputs}, 2 * prod(shape) * outputs) for op in ("fc_forward", "fc_backward_data", "fc_backward_weights")]
-    for layer, shape in (("alexnet-norm1", (96, 55, 55)), ("alexnet-norm2", (256, 27, 27)), ("cifar-norm1", (32, 16, 16)), ("cifar-norm2", (64, 8, 8))):
-        found.append(Case(layer, "lrn", shape, {"size": 5}))
+    norms = (("alexnet-norm1", (96, 55, 55)), ("alexnet-norm2", (256, 27, 27)), ("cifar-norm1", (32, 16, 16)), ("cifar-norm2", (64, 8, 8)))
+    found += [Case(layer, "lrn", shape, {"size": 5}) for layer, shape in norms]
+    found += [Case(layer, "lrn_max_pool", shape, {"size": 5, "pool_size": 3, "stride": 2}) for layer, shape in norms[:2]]
     pools = (("alexnet-pool1", (96, 55, 55)), ("alexnet-pool2", (256, 27, 27)), ("alexnet-pool5", (256, 13, 13)), ("cifar-pool1", (32, 32, 32)),
              ("cifar-pool2", (32, 16, 16)), ("cifar-pool3", (64, 8, 8)))
     found += [Case(layer, op, shape, {"size": 3, "stride": 2}) for op in ("max_pool", "avg_pool") for layer, shape in pools]

@@ -56,6 +56,15 @@ class OurCase:
         self._op("lrn_forward", [x], [denoms, acts], bias=2.0, **words)
         self._op("lrn_backward", [x, denoms, acts_grad], [x_grad], **words)
 
+    def _lrn_max_pool(self) -> None:
+        x, x_grad = self._likes(2)
+        settings = self.case.settings
+        window = {"stride": settings["stride"], "start": 0}
+        acts, acts_grad = (self._tensor(*self.device.ops.pool_shape(x.shape, size=settings["pool_size"], **window)) for _ in range(2))
+        words = {**settings, **window, "scale": 1e-4 / settings["size"], "power": 0.75, "bias": 2.0}
+        self._op("lrn_max_pool_forward", [x], [acts], **words)
+        self._op("lrn_max_pool_backward", [x, acts, acts_grad], [x_grad], **words)
+
     def _max_pool(self) -> None:
         x, x_grad = self._likes(2)
         window = {**self.case.settings, "start": 0}

@@ -68,7 +68,7 @@ TARGETS = [
     Target("ops", r"^(alexnet-conv[2-5]|cifar-conv\d) conv_", "share", 0.88, images=128, threads=1),
     Target("ops", r"^alexnet-conv1 conv_(forward|backward_filters)", "best", 1.5, images=128),
     Target("ops", r"^alexnet-fc[678] fc_", "share", 0.85, images=128),
-    Target("ops", r" (lrn|max_pool|avg_pool)$", "as written", 3, images=128),
+    Target("ops", r" (lrn|max_pool|avg_pool|lrn_max_pool)$", "as written", 3, images=128),
     Target("train", r"^alexnet$", "best", 1.7, images=128, threads=2),
     Target("train", r"^alexnet$", "as written", 4.5, images=128, threads=2),
     Target("train", r"^alexnet fast$", "best", 2.0, images=128, threads=2),

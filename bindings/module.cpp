@@ -85,6 +85,9 @@ void define_ops(py::module_& m) {
 #define NORM named, "size"_a, "scale"_a, "power"_a
   OP(lrn_forward, "inputs"_a, "denoms"_a, "acts"_a, NORM, "bias"_a, "blocked"_a = false);
   OP(lrn_backward, "inputs"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, NORM, "blocked"_a = false, "relu"_a = false);
+#define LRN_POOL NORM, "bias"_a, "pool_size"_a, "stride"_a, "start"_a
+  OP(lrn_max_pool_forward, "inputs"_a, "acts"_a, LRN_POOL);
+  OP(lrn_max_pool_backward, "inputs"_a, "acts"_a, "acts_grad"_a, "inputs_grad"_a, LRN_POOL, "relu"_a = false);
   OP(spatial_lrn_forward, "inputs"_a, "denoms"_a, "acts"_a, NORM, "bias"_a);
   OP(spatial_lrn_backward, "inputs"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, "workspace"_a, NORM);
   WORKSPACE(spatial_lrn_backward, "inputs"_a, "denoms"_a, "acts_grad"_a, "inputs_grad"_a, NORM);

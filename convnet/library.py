@@ -35,6 +35,7 @@ SHAPES: dict[str, Callable] = {
     "fc_backward_weights": lambda m, s, k: (prod(s["inputs"][:-1]), prod(s["acts_grad"][:-1])),
     "bias_backward": lambda m, s, k: s["acts_grad"][:1],
     **dict.fromkeys(POOLS, lambda m, s, k: m.pool_shape(s["inputs"], size=k["size"], stride=k["stride"], start=k["start"])),
+    "lrn_max_pool_forward": lambda m, s, k: m.pool_shape(s["inputs"], size=k["pool_size"], stride=k["stride"], start=k["start"]),
     "cross_map_max_pool_forward": lambda m, s, k: (m.pool_shape((1, *s["inputs"][:1] * 2, 1), **k)[1], *s["inputs"][1:]),
     "resize": lambda m, s, k: m.resize_shape(s["inputs"], **k),
     "logreg_forward": lambda m, s, k: (3,),
@@ -54,7 +55,7 @@ UNKNOWN = {"conv_backward_data": "the images'", "conv_backward_filters": "the fi
            "local_backward_weights": "the weights'", "gather_backward": "the inputs'", "bias_forward": "the acts'", "avg_pool_backward": "the inputs'",
            "slice_forward": "the acts'", "slice_backward": "the inputs'", "random_scale_crop": "the acts'"}
 # Where shape= may say something else than the rule: inputs of any rank, unshared biases, other numbers of windows.
-RESHAPED = {"fc_forward", "fc_bias_forward", "fc_backward_data", "bias_backward", "cross_map_max_pool_forward", *POOLS}
+RESHAPED = {"fc_forward", "fc_bias_forward", "fc_backward_data", "bias_backward", "cross_map_max_pool_forward", "lrn_max_pool_forward", *POOLS}
 # Tensors that are not of the call's floating type.
 DTYPES = {"state": "float64", "costs": "float64", "pixels": "uint8", "halves": "float16"}
 # Ops that read and overwrite what the caller gives.

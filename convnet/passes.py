@@ -8,7 +8,7 @@ from .recorder import Step, Value
 
 # Ops that may write over what they read; and those that take less time than fetching what they computed would.
 ELEMENTWISE = {"neuron_forward", "neuron_backward", "dropout", "scaled_copy", "eltmax_forward", "eltmax_backward"}
-RECOMPUTED = ELEMENTWISE - {"neuron_backward", "eltmax_backward"} | {"lrn_forward", "spatial_lrn_forward", "max_pool_forward", "avg_pool_forward"}
+RECOMPUTED = ELEMENTWISE - {"neuron_backward", "eltmax_backward"} | {"lrn_forward", "spatial_lrn_forward", "max_pool_forward", "avg_pool_forward", "lrn_max_pool_forward"}
 # Ops that are told how much rounding they may spend on speed.
 PRECISE = {"conv_forward", "conv_bias_forward", "conv_backward_data", "conv_backward_filters", "fc_forward", "fc_bias_forward", "fc_backward_data", "fc_backward_weights"}
 # How much (Precision in ops.h), and the backends where it is not the same as exact.
@@ -17,6 +17,8 @@ PRECISIONS = {"exact": {"host", "simt", "cuda"}, "fast": {"host"}, "bf16x3": {"s
 FUSED_COSTS = {"logreg_backward": ("softmax_backward", set(), "logreg_softmax_backward"),
                "bce_backward": ("neuron_backward", {"logistic"}, "bce_logistic_backward")}
 
+# Channels of a window of response normalization that the kernels slide along: others would compute more than they save.
+SLIDING = {3, 5}
 # Gradients by what they read first, that of a relu where it made that.
 OVER_RELU = {"lrn_backward", "max_pool_backward"}
 # The product of a layer -> the same with its biases, and a relu behind them.
@@ -84,6 +86,39 @@ def fuse_relus(steps: list[Step], keep: set[Value]) -> list[Step]:
                 and all(whole(value) for value in (acts, gradient, target, last.reads[0], last.writes[0]))):
             fused[last] = replace(last, writes=(target,), scalars=last.scalars | {"relu": True})
             fused[relu] = None
+    return replaced(steps, fused)
+
+
+def fuse_lrn_pools(steps: list[Step], keep: set[Value]) -> list[Step]:
+    """Response normalization into the max-pooling that alone reads it: neither norms nor denominators are stored, but made again in backward.
+
+    They are four tensors as large as the inputs, forward and backward, of which each is written and read.
+    """
+    uses = steps_by_root(steps)
+    fused: dict[Step, Step | None] = {}
+    for lrn in steps:
+        if lrn.op != "lrn_forward" or lrn.scalars["size"] not in SLIDING or lrn.scalars["blocked"]:
+            continue
+        (inputs,), (denoms, norms) = lrn.reads, lrn.writes
+        pools, backward = (uses[value.root][1:] for value in (norms, denoms))
+        if not pools or pools[0].op != "max_pool_forward" or {denoms.root, norms.root} & keep or not all(map(whole, (*pools[0].reads, denoms, norms))):
+            continue
+        pool, *above = pools
+        scalars = {**{name: lrn.scalars[name] for name in ("size", "scale", "power", "bias")}, "pool_size": pool.scalars["size"],
+                   "stride": pool.scalars["stride"], "start": pool.scalars["start"]}
+        if above or backward:
+            if [step.op for step in (*above, *backward)] != ["max_pool_backward", "lrn_backward"]:
+                continue
+            (pool_backward,), (lrn_backward,) = above, backward
+            gradient = pool_backward.writes[0]
+            if (uses[gradient.root] != [pool_backward, lrn_backward] or gradient.root in keep or pool_backward.adds[0] or pool_backward.scalars.get("relu")
+                    or not all(map(whole, (gradient, lrn_backward.reads[0], lrn_backward.reads[2])))):
+                continue
+            fused[pool_backward] = None
+            fused[lrn_backward] = replace(lrn_backward, op="lrn_max_pool_backward", reads=(inputs, *pool_backward.reads[1:]),
+                                          scalars=scalars | {"relu": lrn_backward.scalars.get("relu", False)})
+        fused[lrn] = None
+        fused[pool] = replace(pool, op="lrn_max_pool_forward", reads=(inputs,), scalars=scalars)
     return replaced(steps, fused)
 
 

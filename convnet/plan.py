@@ -17,6 +17,7 @@ from .passes import (
     drop_unread,
     fuse_biases,
     fuse_costs,
+    fuse_lrn_pools,
     fuse_relus,
     fuse_updates,
     recompute,
@@ -70,11 +71,11 @@ class Plan:
     def __init__(self, steps: list[Step], keep: dict[str, list[Value]], devices: dict[int, Device], images: int, conserve: bool = False,
                  precision: str = "exact", fuse: bool = True, libraries: Libraries | None = None, graphs: bool = False):
         self.devices, self.images, self.kept, self.libraries, self.graphs = devices, images, keep, libraries, graphs
-        self.steps = fuse_costs(steps)
+        self.steps = drop_unread(fuse_costs(steps), self._kept_roots())
         if fuse:
-            for fusing in (fuse_biases, fuse_relus, fuse_updates):
+            for fusing in (fuse_biases, fuse_relus, fuse_updates, fuse_lrn_pools):
                 self.steps = fusing(self.steps, self._kept_roots())
-        self.steps = update_early(drop_unread(self.steps, self._kept_roots()))
+        self.steps = update_early(self.steps)
         if precision != "exact":
             self.steps = at_precision(self.steps, precision)
         if conserve:

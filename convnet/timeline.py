@@ -40,7 +40,7 @@ def kind_of(step: Step) -> str:
     """Which colour a step has."""
     if step.op in ("upload", "image_forward"):
         return "upload, image"
-    if "_pool_" in step.op:
+    if "_pool_" in step.op and not step.op.startswith("lrn_"):
         return "pool"
     for kind, beginnings in (("copy", ("copy", "to_half", "from_half")), ("conv", ("conv_", "local_")), ("fc", ("fc_",)),
                              ("lrn", ("lrn_", "spatial_lrn_", "lcn_")), ("update", ("sgd_update", "check_finite"))):

@@ -53,12 +53,20 @@ class Arena:
             assert (found[start + tensor.nbytes :] == bands[start + tensor.nbytes :]).all(), f"something was written after {tensor}"
 
 
+def make_inputs(ops, stream, case, inputs) -> None:
+    """Overwrites those of a case's inputs that an op is to make."""
+    tensors = dict(zip(case.inputs, inputs, strict=True))
+    for name, (op, reads, scalars) in case.made.items():
+        getattr(ops, op)(stream, *(tensors[read] for read in reads), tensors[name], **scalars)
+
+
 def call(device: Device, case, dtype: str, *, tight: bool = False, add: dict[str, np.ndarray] | None = None) -> tuple[np.ndarray, ...]:
     """Runs a case; `add`: what the outputs hold before, when the result is to be added."""
     arena = Arena(device)
     ops = device.ops
     # Nothing equals NaN, which hides what is compared out of bounds: tight inputs lie between zeros.
     inputs = [arena.holding(array, case.keep.get(name, dtype), tight, 0 if tight else READ) for name, array in case.inputs.items()]
+    make_inputs(ops, device, case, inputs)
     outputs = []
     for name, shape in case.outputs.items():
         before = (add or case.initial).get(name)

@@ -12,7 +12,7 @@ import pytest
 
 from convnet.arrays import Stream
 from convnet.backends import Device, Tensor, itemsize, load_module
-from guarded import call
+from guarded import call, make_inputs
 from test_ops import CASES, cases
 
 MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python 3.12 has no name for it
@@ -46,6 +46,7 @@ def far_call(ops, case) -> tuple[list[np.ndarray], bool]:
         if values is not None:
             tensors[-1].rows[...] = values.reshape(tensors[-1].rows.shape)
     arguments = [far.tensor for far in tensors]
+    make_inputs(ops, queue, case, arguments[: len(case.inputs)])
     if hasattr(ops, f"{case.op}_workspace"):
         scratch = np.empty(max(getattr(ops, f"{case.op}_workspace")(queue, *arguments, **case.scalars), 1) + 64, np.uint8)
         scratch = scratch[-scratch.ctypes.data % 64 :]

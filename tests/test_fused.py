@@ -6,6 +6,7 @@ import pytest
 
 import convnet
 from guarded import Arena
+from ops.lrn_pool import split
 from small_nets import DATA, LABELS, arrays_for, fc, params_of, section, small_net
 from test_ops import CASES
 from test_plan import SMALL, open_net, train_some, two_columns
@@ -67,6 +68,31 @@ def test_the_gradient_of_a_relu_below(device, case, add, tight):
         run("neuron_backward", inputs[0], separate, separate, neuron="relu")
         run(case.op, *inputs, fused.adding(add), **case.scalars, relu=True)
         assert run.result(fused) == run.result(separate)
+
+
+@cases("lrn_max_pool_backward")
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("tight", [False, True])
+def test_max_pooling_over_normalized_maps(device, case, add, tight):
+    lrn, window = split(**case.scalars)
+    of_gradient = {name: value for name, value in lrn.items() if name != "bias"}
+    random = np.random.default_rng(0)
+    for relu, dtype in ((False, "float32"), (True, "float32"), (True, "float64")):
+        run = Calls(device, dtype, tight)
+        inputs, acts_grad = (run.holding(case.inputs[name]) for name in ("inputs", "acts_grad"))
+        norms, denoms, norms_grad = (run.arena.tensor(inputs.shape, dtype, tight) for _ in range(3))
+        before = random.standard_normal(acts_grad.shape), random.standard_normal(inputs.shape)
+        separate, fused = ([run.holding(array) for array in before] for _ in range(2))
+        run("lrn_forward", inputs, denoms, norms, **lrn)
+        run("max_pool_forward", norms, separate[0].adding(add), **window)
+        run("lrn_max_pool_forward", inputs, fused[0].adding(add), **case.scalars)
+        assert run.result(fused[0]) == run.result(separate[0])
+        acts = run.arena.tensor(acts_grad.shape, dtype, tight)
+        run("max_pool_forward", norms, acts, **window)
+        run("max_pool_backward", norms, acts, acts_grad, norms_grad, **window)
+        run("lrn_backward", inputs, denoms, norms_grad, separate[1].adding(add), **of_gradient, relu=relu)
+        run("lrn_max_pool_backward", inputs, acts, acts_grad, fused[1].adding(add), **case.scalars, relu=relu)
+        assert run.result(fused[1]) == run.result(separate[1])
 
 
 @cases("fc_backward_update")
@@ -160,6 +186,43 @@ READ = fc("fc3", "above", 4)
 ], ids=["pool", "lrn", "what does not read the acts", "added to before", "another's"])
 def test_the_gradient_of_a_relu_goes_into_what_reads_its_acts(above, ops):
     assert below(above) == ops
+
+
+NORM = section("norm1", type="cmrnorm", inputs="conv1", size=3)
+NORM_POOL = NORM + section("pool1", type="pool", pool="max", inputs="norm1", sizeX=2, stride=2)
+BOTH, APART = ["lrn_max_pool_forward", "lrn_max_pool_backward"], ["lrn_forward", "max_pool_forward", "max_pool_backward", "lrn_backward"]
+
+
+def norms_and_pools(layers, **settings):
+    conv1 = section("conv1", type="conv", inputs="data", filters=4, filterSize=3, initW=0.3, neuron="relu")
+    steps = steps_of(conv1 + layers, "norm1", "pool1", "more", norm1={"scale": 0.1, "pow": 0.75}, **settings)
+    return [step for step in steps if "lrn" in step.op or "pool" in step.op]
+
+
+@pytest.mark.parametrize(("layers", "keep", "ops"), [
+    (NORM_POOL + fc("fc3", "pool1", 4), (), BOTH),
+    (NORM_POOL + fc("fc3", "pool1", 4), ("pool1",), BOTH),
+    (NORM_POOL + fc("fc3", "pool1", 4), ("norm1",), APART),
+    (NORM_POOL + fc("fc3", "pool1,norm1", 4), (), APART),
+    (NORM_POOL.replace("size=3", "size=4") + fc("fc3", "pool1", 4), (), APART),
+    (NORM_POOL.replace("size=3", "size=3\nblocked=1") + fc("fc3", "pool1", 4), (), APART),
+    (NORM_POOL.replace("pool=max", "pool=avg") + fc("fc3", "pool1", 4), (), [op.replace("max", "avg") for op in APART]),
+    (NORM + fc("fc3", "norm1", 4), (), ["lrn_forward", "lrn_backward"]),
+], ids=["alone", "the pool is kept", "the norms are kept", "read by another", "of an even size", "blocks", "not a maximum", "no pool"])
+def test_normalization_goes_into_the_max_pooling_that_alone_reads_it(layers, keep, ops):
+    assert [step.op for step in norms_and_pools(layers, keep=keep)] == ops
+
+
+def test_normalization_and_its_pool_are_one_step_in_a_test_too():
+    layers = NORM_POOL + fc("fc3", "pool1", 4)
+    assert [step.op for step in norms_and_pools(layers, phase="test")] == BOTH[:1]
+    assert [step.op for step in norms_and_pools(layers, phase="test", keep=("norm1",))] == APART[:2]
+
+
+def test_under_frozen_weights_there_is_only_its_forward_pass():
+    frozen = section("conv1", type="conv", inputs="data", filters=4, filterSize=3, initW=0.3, neuron="relu")
+    steps = steps_of(frozen + NORM_POOL + fc("fc3", "pool1", 4), "norm1", "pool1", norm1={"scale": 0.1, "pow": 0.75}, conv1={"epsW": 0, "epsB": 0})
+    assert [step.op for step in steps] == BOTH[:1]
 
 
 def updates(steps):

@@ -237,8 +237,8 @@ def test_conserving_memory_gives_the_same_bits():
     ((costs, tensors), plan), ((lean_costs, lean_tensors), lean) = results
     assert costs.tobytes() == lean_costs.tobytes()
     assert all(tensor.tobytes() == lean_tensors[name].tobytes() for name, tensor in tensors.items())
-    again = [{step.op for step in made.steps if step.phase == "backward"} & {"lrn_forward", "max_pool_forward"} for made in (plan, lean)]
-    assert again == [set(), {"lrn_forward", "max_pool_forward"}]
+    again = ["lrn_max_pool_forward" in {step.op for step in made.steps if step.phase == "backward"} for made in (plan, lean)]
+    assert again == [False, True]
 
 
 def test_the_papers_net_takes_a_quarter_less_when_memory_is_conserved(alexnet_plan):

@@ -140,7 +140,7 @@ def test_every_step_of_a_plan_is_a_bar_of_a_known_kind(columns):
     rows = rows_of(spans)
     assert [row.name for row in rows] == ["device 0", "device 1", "copies"]
     assert sum(len(row.bars) for row in rows) == len(plan.steps)
-    assert {bar.kind for row in rows for bar in row.bars} == set(timeline.COLORS)
+    assert {bar.kind for row in rows for bar in row.bars} == set(timeline.COLORS) - {"pool"}  # all of this net's are over norms
     assert {bar.kind for row in rows for bar in row.phases} == set(timeline.PHASE_COLORS)
     for row in rows[:2]:
         assert row.shares["waits"] <= row.shares["idle"] + 1e-9 < 1

@@ -123,6 +123,8 @@ class Bench:
         layer = SimpleNamespace(size=case["settings"]["size"], scale=1e-4, pow=0.75, min_div=2.0)
         for form, layout in itertools.product(("module", "band", "shifts"), FORMATS):
             norm = Norm(layer, case["shape"][0], 1, form).to(self.device)
+            if case["op"] == "lrn_max_pool":
+                norm = nn.Sequential(norm, nn.MaxPool2d(case["settings"]["pool_size"], case["settings"]["stride"], ceil_mode=True))
             yield from self.both(f"{layout}, {form}", norm, self.tensor(self.images, *case["shape"], layout=layout))
 
     def pool(self, case: dict) -> Iterator[tuple[str, Call]]:

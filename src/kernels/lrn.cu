@@ -16,15 +16,6 @@ void with_sliding_size(int size, bool blocked, Body body) {
   }
 }
 
-// Channels that a thread goes through: the more, the fewer are read twice; but a quarter of a million threads are wanted,
-// which fill the largest GPUs.
-template <class T>
-int channels_each(const Images<T>& tensor) {
-  int channels = 32;
-  while (channels > 4 && sliding_rows(tensor, channels) * tensor.images < 1 << 18) channels /= 2;
-  return channels;
-}
-
 }  // namespace
 
 void lrn_forward(Stream stream, In inputs, Out denoms, Out acts, int size, double scale, double power, double bias, bool blocked) {

@@ -26,6 +26,15 @@ HOST_DEVICE std::int64_t sliding_rows(const Images<T>& tensor, int channels_each
   return std::int64_t(ceil_div(tensor.channels, channels_each)) * tensor.height * tensor.width;
 }
 
+// Channels that a thread goes through: the more, the fewer are read twice; but a quarter of a million threads are wanted,
+// which fill the largest GPUs.
+template <class T>
+int channels_each(const Images<T>& tensor) {
+  int channels = 32;
+  while (channels > 4 && sliding_rows(tensor, channels) * tensor.images < 1 << 18) channels /= 2;
+  return channels;
+}
+
 template <int count, class T>
 __device__ void shift(T (&values)[count], T next) {
 #pragma unroll

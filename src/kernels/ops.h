@@ -195,6 +195,14 @@ void lrn_forward(Stream, In inputs, Out denoms, Out acts, int size, double scale
 // relu: as in max_pool_backward.
 void lrn_backward(Stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power, bool blocked, bool relu);
 
+// Max-pooling over normalized maps, of which nothing else is stored: to the bit the acts of
+//   max_pool_forward(lrn_forward(inputs, size, scale, power, bias), pool_size, stride, start)
+void lrn_max_pool_forward(Stream, In inputs, Out acts, int size, double scale, double power, double bias, int pool_size, int stride, int start);
+
+// Gradient of lrn_max_pool_forward, to the bit that of lrn_backward after max_pool_backward: what they read is computed again.
+// relu: as in max_pool_backward.
+void lrn_max_pool_backward(Stream, In inputs, In acts, In acts_grad, Out inputs_grad, int size, double scale, double power, double bias, int pool_size, int stride, int start, bool relu);
+
 // Response normalization within a map: as lrn_forward, over pixels.
 //   denoms[y,x] = bias + scale * (sum of inputs[v,u]^2 over the pixels from (y,x) - size / 2 to + size, clipped)
 //   acts[y,x]   = inputs[y,x] * denoms[y,x]^-power

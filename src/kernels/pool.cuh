@@ -22,6 +22,19 @@ __global__ void max_pool_forward_kernel(Images<const T> inputs, Images<T> acts, 
   acts.store(&acts.row(c, y, x)[n], best);
 }
 
+// What an input gets from the windows that hold it, in channel c.
+template <class T>
+__device__ T from_windows(const Images<const T>& acts, const Images<const T>& acts_grad, int c, const WindowsWith& holding, int n, T input) {
+  T sum = 0;
+  for (int y = holding.top; y < holding.bottom; ++y) {
+    const T* act = acts.row(c, y, holding.left) + n;
+    const T* grad = acts_grad.row(c, y, holding.left) + n;
+    for (int x = holding.left; x < holding.right; ++x, act += acts.pitch, grad += acts_grad.pitch)
+      if (input == *act) sum += *grad;
+  }
+  return sum;
+}
+
 // Threads: x = image, y = row (channel, y, x) of inputs. Gathers: a pixel looks at the windows that hold it.
 template <class T>
 __global__ void max_pool_backward_kernel(Images<const T> inputs, Images<const T> acts, Images<const T> acts_grad, Images<T> inputs_grad,
@@ -30,17 +43,9 @@ __global__ void max_pool_backward_kernel(Images<const T> inputs, Images<const T>
   if (place.row >= inputs.rows() || place.n >= inputs.images) return;
   const auto [c, v, u, n] = element_at(inputs, place);
 
-  const int bottom = windows.down.end_with(v), left = windows.across.first_with(u), right = windows.across.end_with(u);
   const T input = inputs.row(c, v, u)[n];
-  T sum = 0;
-  for (int y = windows.down.first_with(v); y < bottom; ++y) {
-    const T* act = acts.row(c, y, left) + n;
-    const T* grad = acts_grad.row(c, y, left) + n;
-    for (int x = left; x < right; ++x, act += acts.pitch, grad += acts_grad.pitch)
-      if (input == *act) sum += *grad;
-  }
   T& target = inputs_grad.row(c, v, u)[n];
-  inputs_grad.store(&target, sum);
+  inputs_grad.store(&target, from_windows(acts, acts_grad, c, windows.with(v, u), n, input));
   if (relu) target = relu_gradient(target, input);
 }
 

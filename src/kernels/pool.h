@@ -30,8 +30,16 @@ struct Windows {
   }
 };
 
+// Some windows: rows top to bottom - 1, columns left to right - 1 of them.
+struct WindowsWith {
+  int top, bottom, left, right;
+};
+
 struct WindowGrid {
   Windows down, across;
+
+  // Those that hold pixel (v, u).
+  HOST_DEVICE WindowsWith with(int v, int u) const { return {down.first_with(v), down.end_with(v), across.first_with(u), across.end_with(u)}; }
 };
 
 // The larger of two, and NaN if one is: a NaN among the inputs must not hide in the maximum of its window.

@@ -36,6 +36,7 @@ class Case:
     cost        (the array `at`) -> number whose derivative by `at` the first output is
     initial     output name -> values it holds before the call, for ops that read what they overwrite
     keep        dtypes of inputs and outputs that are not the case's floating type
+    made        input name -> (op, what it reads, its scalars): an input that must have the very bits which that op gives
     """
 
     op: str
@@ -54,6 +55,7 @@ class Case:
     initial: dict[str, np.ndarray] = field(default_factory=dict)
     keep: dict[str, str] = field(default_factory=dict)
     adds: bool = True  # Out.add means something to this op
+    made: dict[str, tuple] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

@@ -88,26 +88,39 @@ template <class T>
 class SpreadWindows {
  public:
   SpreadWindows(const WindowGrid& windows, std::int64_t pitch)
-      : windows_(windows), first_((windows.across.start + windows.across.size - 1) * pitch),
+      : windows_(windows), pitch_(pitch), first_((windows.across.start + windows.across.size - 1) * pitch),
         size_((windows.across.pixels + windows.across.size - 1) * pitch + simd::lanes<T>),
         held_((windows.down.size + windows.down.stride - 1) / windows.down.stride, -1), numbers_(held_.size() * 2 * size_) {}
 
-  // Two rows of (pixels + size - 1) x pitch numbers; the k-th pixel of the window that begins at pixel u is at u + size - 1
-  // - k. fill(y, a, b) spreads those of a row (c, y) of windows.
+  // Sums of `count` numbers of a row (c, v) of pixels, to be stored where there is room for a vector more: add(sum, input, a, b)
+  // of each window that holds the pixel, whose row (c, y) of windows fill(c, y, a, b) spreads. inputs: may be read up to `readable`.
+  template <class Fill, class Add>
+  void sum_row(int c, int v, const T* inputs, std::int64_t readable, std::int64_t count, T* sums, Fill fill, Add add) {
+    rows_.clear();
+    for (int y = windows_.down.first_with(v); y < windows_.down.end_with(v); ++y) rows_.push_back(at(c, y, fill));
+    for_run<T>(0, count, readable, [&](std::int64_t i, auto sum) {
+      for (const auto& [a, b] : rows_)
+        for (int k = 0; k < windows_.across.size; ++k) sum.update(0, add, inputs + i, a + i + k * pitch_, b + i + k * pitch_);
+      sum.store(sums + i, false);
+    });
+  }
+
+ private:
+  // Two rows of (pixels + size - 1) x pitch numbers; the k-th pixel of the window that begins at pixel u is at u + size - 1 - k.
   template <class Fill>
   std::pair<const T*, const T*> at(int c, int y, Fill fill) {
     const std::size_t slot = std::size_t(y) % held_.size();
     T *const a = numbers_.data() + slot * 2 * size_, *const b = a + size_;
     const std::int64_t row = std::int64_t(c) * windows_.down.count + y;
-    if (std::exchange(held_[slot], row) != row) fill(y, a + first_, b + first_);
+    if (std::exchange(held_[slot], row) != row) fill(c, y, a + first_, b + first_);
     return {a, b};
   }
 
- private:
   const WindowGrid& windows_;
-  std::int64_t first_, size_;
+  std::int64_t pitch_, first_, size_;
   std::vector<std::int64_t> held_;
   std::vector<T> numbers_;
+  std::vector<std::pair<const T*, const T*>> rows_;
 };
 
 // Gradients of few images, summed in the order in which a pixel would look at the windows that hold it: it adds
@@ -118,18 +131,10 @@ void sum_windows(Stream stream, const Images<const T>* in, const Images<T>& out,
   for_row_ranges(stream, std::int64_t(out.channels) * out.height, width, [&](std::int64_t first, std::int64_t last) {
     SpreadWindows<T> held(windows, out.pitch);
     std::vector<T> sums(width + simd::lanes<T>);
-    std::vector<std::pair<const T*, const T*>> rows;
     for (std::int64_t row = first; row < last; ++row) {
       const int c = int(row / out.height), v = int(row % out.height);
-      rows.clear();
-      for (int y = windows.down.first_with(v); y < windows.down.end_with(v); ++y)
-        rows.push_back(held.at(c, y, [&](int y, T* a, T* b) { fill(c, y, a, b); }));
       const T* const inputs = in ? in->row(c, v, 0) : sums.data();
-      for_run<T>(0, count, in ? numbers_from(*in, inputs) : std::int64_t(sums.size()), [&](std::int64_t i, auto sum) {
-        for (const auto& [a, b] : rows)
-          for (int k = 0; k < windows.across.size; ++k) sum.update(0, add, inputs + i, a + i + k * out.pitch, b + i + k * out.pitch);
-        sum.store(sums.data() + i, false);
-      });
+      held.sum_row(c, v, inputs, in ? numbers_from(*in, inputs) : std::int64_t(sums.size()), count, sums.data(), fill, add);
       store_row(out.row(c, v, 0), int(count), out.add, [&](int i) { return sums[i]; });
       if (relu) relu_row(out.row(c, v, 0), inputs, int(count));
     }

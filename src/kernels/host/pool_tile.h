@@ -17,7 +17,7 @@ struct Tile {
   ALWAYS_INLINE void update(std::int64_t ahead, F f, const Row*... rows) {
 #pragma GCC unroll 8
     for (int i = 0; i < parts; ++i) {
-      (__builtin_prefetch(rows + ahead + i * lanes), ...);
+      if (ahead) (__builtin_prefetch(rows + ahead + i * lanes), ...);
       part[i] = f(part[i], *reinterpret_cast<const Part*>(rows + i * lanes)...);
     }
   }
