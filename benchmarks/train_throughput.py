@@ -166,7 +166,7 @@ class WithoutInput(Ours):
         def queue() -> None:
             for call in calls:
                 call()
-        return backends.Graph(list(self.net.devices.values()), queue).launch if self.net.graphs else queue
+        return backends.Capture(list(self.net.devices.values()), queue).launch if self.net.graphs else queue
 
     def step(self) -> tuple[float, float, float]:
         if not self.count:
@@ -179,7 +179,7 @@ class WithoutInput(Ours):
 
 
 def input_report(ours: Ours, without: Ours) -> dict:
-    """What the input costs a step: the share of its time, and the seconds of its parts. `waiting` is for the minibatch, which is cut from a batch read ahead."""
+    """What the input costs a step: the share of its time, and the seconds of its parts. `waiting` is for the minibatch, which is taken from a batch read ahead."""
     step, bare = (statistics.median(net.seconds[WARM_UP:]) for net in (ours, without))
     parts = {op: seconds for (op, _), seconds in ours.seconds_by_op().items() if op in INPUT_OPS}
     return {"share": step / bare - 1, "step_seconds": step, "without_seconds": bare, "parts": {"waiting": float(np.median(ours.turns[WARM_UP:], axis=0)[1]), **parts}}

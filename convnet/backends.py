@@ -241,7 +241,7 @@ class Device:
         self.ops.stream_synchronize(self)
 
 
-class Graph:
+class Capture:
     """What `body` puts into the queues of these devices, recorded; `launch` runs it, as often as one likes, by one call."""
 
     _graph = 0  # until there is one

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from .backends import ALIGNMENT, Device, Graph, Tensor, cores
+from .backends import ALIGNMENT, Capture, Device, Tensor, cores
 from .data.order import images_first
 from .errors import CaptureFailed
 from .own_kernels import FUNCTIONS, Libraries
@@ -90,7 +90,7 @@ class Plan:
             self.offsets |= offsets
             self.arena_bytes[device] = total + self._workspaces[device]
         self._calls: list[Callable[[], None]] = []
-        self._graph: Graph | None = None
+        self._graph: Capture | None = None
         self._runs = 0  # since it has these addresses
         self.feeds: dict = {}
 
@@ -198,9 +198,9 @@ class Plan:
         for call in self._calls:
             call()
 
-    def _capture(self) -> Graph:
+    def _capture(self) -> Capture:
         try:
-            return Graph(list(self.devices.values()), self._queue)
+            return Capture(list(self.devices.values()), self._queue)
         except RuntimeError as error:
             raise CaptureFailed(f"the steps of {self.images} images could not be captured in a graph ({error}); --graphs off runs them one by one") from error
 

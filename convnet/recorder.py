@@ -53,7 +53,8 @@ class Value:
 
     @property
     def nbytes(self) -> int:
-        return tensor_bytes(self.shape, self.dtype)
+        """Bytes of its tensor; before there is one, what that takes at most: rows of few images are shorter on host."""
+        return self.bound().nbytes if self.root.tensor else tensor_bytes(self.shape, self.dtype)
 
     def bound(self) -> Tensor:
         """Its tensor; the root has been given an address."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from math import prod
 
-from .recorder import Step, Value
+from .recorder import Step
 
 
 def taps(pixels: int, size: int, outputs: int, stride: int, padding: int) -> int:
@@ -35,10 +35,5 @@ def flops(step: Step) -> int:
 
 def bytes_moved(step: Step) -> int:
     """Every operand once; outputs that are added to, twice; a copy reads and writes."""
-    total = sum(held(value) for value in step.reads)
-    return total + sum(held(value) * (2 if adds else 1) for value, adds in zip(step.writes, step.adds, strict=True))
-
-
-def held(value: Value) -> int:
-    """Bytes of its tensor, where it has one: rows of few images are shorter on host."""
-    return value.bound().nbytes if value.root.tensor else value.nbytes
+    total = sum(value.nbytes for value in step.reads)
+    return total + sum(value.nbytes * (2 if adds else 1) for value, adds in zip(step.writes, step.adds, strict=True))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import test_replicas
-from convnet.backends import Device, Graph, cuda_problem
+from convnet.backends import Capture, Device, cuda_problem
 from convnet.errors import CaptureFailed, CommandLineError
 from convnet.options import Options, replays
 from small_nets import around, arrays_for, small_net
@@ -45,7 +45,7 @@ def is_all(device, tensor, value):
 
 TWO_GRAPHS = """
 import threading
-from convnet.backends import Device, Graph
+from convnet.backends import Device, Capture
 
 a, b = (Device("host", index, index, 1) for index in (0, 1))
 def graph():
@@ -56,7 +56,7 @@ def graph():
         a.ops.event_record(a, there), b.ops.event_wait(b, there)
         b.ops.scaled_copy(b, y, y.adding(), factor=0.0)
         b.ops.event_record(b, back), a.ops.event_wait(a, back)
-    return Graph([a, b], body)
+    return Capture([a, b], body)
 threads = [threading.Thread(target=lambda made: [made.launch() for _ in range(3000)], args=(graph(),)) for _ in range(2)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
@@ -69,7 +69,7 @@ a.synchronize(), b.synchronize()
 
 def test_what_is_captured_runs_at_every_launch_and_not_before(device):
     x = filled(device, 1)
-    graph = Graph([device], lambda: add(device, x, x))
+    graph = Capture([device], lambda: add(device, x, x))
     assert is_all(device, x, 1)
     for launch in (1, 2, 3):
         graph.launch()
@@ -84,7 +84,7 @@ def test_graphs_of_two_threads_on_the_same_queues_do_not_wait_for_each_other():
 
 def test_a_launch_comes_behind_what_is_queued_and_before_what_follows(device):
     x, one = filled(device, 1), filled(device, 1)
-    graph = Graph([device], lambda: add(device, x, x))
+    graph = Capture([device], lambda: add(device, x, x))
     for _ in range(3):
         add(device, one, x)
         graph.launch()
@@ -109,7 +109,7 @@ def test_two_queues_wait_for_each_other_in_every_launch(device):
             other.ops.event_record(other, summed)
             device.ops.event_wait(device, summed)
 
-        graph = Graph([device, other], body)
+        graph = Capture([device, other], body)
         for _ in range(5):
             graph.launch()
         assert is_all(other, total, 15) and is_all(device, count, 5)
@@ -128,7 +128,7 @@ def test_an_event_may_be_recorded_again_in_a_graph_and_stays_the_caller_s_outsid
             other.ops.event_wait(other, event)
             add(other, x, y)
 
-        graph = Graph([device, other], body)
+        graph = Capture([device, other], body)
         device.ops.event_record(device, event)
         for launch in (1, 2):
             graph.launch()
@@ -150,7 +150,7 @@ def test_a_failure_in_a_launch_is_raised_by_synchronize_and_its_queue_drops_the_
             other.ops.event_wait(other, event)
             add(other, y, y)
 
-        graph = Graph([device, other], body)
+        graph = Capture([device, other], body)
         for launch in (1, 2):
             graph.launch()
             assert is_all(other, y, 2**launch)  # it has not waited for ever
@@ -162,13 +162,13 @@ def test_a_failure_in_a_launch_is_raised_by_synchronize_and_its_queue_drops_the_
         graph.launch()  # nor does a launch run behind a failure that nobody has been told of
         with pytest.raises(ValueError, match="scaled_copy"):
             device.synchronize()
-        Graph([device], lambda: add(device, x, x)).launch()
+        Capture([device], lambda: add(device, x, x)).launch()
         assert is_all(device, x, 2)
 
 
 def test_a_graph_that_is_given_up_ends_what_it_was_launched_for(device):
     x = filled(device, 1)
-    graph = Graph([device], lambda: [add(device, x, x) for _ in range(5)])
+    graph = Capture([device], lambda: [add(device, x, x) for _ in range(5)])
     for _ in range(4):
         graph.launch()
     if device.backend == "cuda":
@@ -182,7 +182,7 @@ def test_a_graph_that_is_given_up_ends_what_it_was_launched_for(device):
 def test_the_default_queue_runs_at_once_and_is_not_captured(backend):
     with Device(backend, threads=1) as device:
         x, default = filled(device, 1), SimpleNamespace(device=0, handle=0)
-        graph = Graph([device], lambda: device.ops.scaled_copy(default, x, x.adding(), factor=1.0))
+        graph = Capture([device], lambda: device.ops.scaled_copy(default, x, x.adding(), factor=1.0))
         assert is_all(device, x, 2)
         graph.launch()
         assert is_all(device, x, 2)
@@ -209,16 +209,16 @@ def broken(device, x):
     (lambda device, x: device.synchronize, RuntimeError, "stream_synchronize: the queue is being captured"),
     (lambda device, x: lambda: device.download(x), RuntimeError, "stream_synchronize: the queue is being captured"),
     (lambda device, x: lambda: device.upload(x, np.zeros(SHAPE)), RuntimeError, "stream_synchronize: the queue is being captured"),
-    (lambda device, x: lambda: Graph([device], lambda: None), RuntimeError, "graph_capture: the queue is being captured already"),
+    (lambda device, x: lambda: Capture([device], lambda: None), RuntimeError, "graph_capture: the queue is being captured already"),
 ], ids=["broken", "event", "synchronize", "download", "upload", "capture"])
 @pytest.mark.parametrize("backend", CPUS)
 def test_what_cannot_be_captured_is_told_and_the_queue_runs_as_before(backend, body_of, error, said):
     with Device(backend, threads=1) as device:
         x = filled(device, 1)
         with pytest.raises(error, match=said):
-            Graph([device], body_of(device, x))
+            Capture([device], body_of(device, x))
         assert is_all(device, x, 1)
-        graph = Graph([device], lambda: add(device, x, x))
+        graph = Capture([device], lambda: add(device, x, x))
         add(device, x, x)
         graph.launch()
         assert is_all(device, x, 4)
@@ -399,8 +399,8 @@ def test_another_word_is_refused():
 
 def test_the_trainer_takes_it_and_no_bit_depends_on_it(place, monkeypatch):
     made = []
-    capture = Graph.__init__
-    monkeypatch.setattr(Graph, "__init__", lambda self, *arguments: made.append(self) or capture(self, *arguments))
+    capture = Capture.__init__
+    monkeypatch.setattr(Capture, "__init__", lambda self, *arguments: made.append(self) or capture(self, *arguments))
     place.write(TWO_COLUMNS)
     place.train("--max-steps", "8", "--save-path", "off", "--graphs", "off")
     assert not made

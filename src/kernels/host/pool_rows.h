@@ -51,6 +51,7 @@ struct RowWindows {
     const Windows& w = windows.across;
     first = w.start < 0 ? (-w.start + w.stride - 1) / w.stride : 0;
     last = w.pixels - w.size - w.start < 0 ? 0 : std::min(w.count, (w.pixels - w.size - w.start) / w.stride + 1);
+    // A window is computed at every pixel: more than four for one that is wanted take longer than one by one.
     if (!are_few<T>(in.images, {in.pitch, out.pitch}) || w.stride > 4 || last < first) first = last = 0;
   }
 
