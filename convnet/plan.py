@@ -19,11 +19,12 @@ from .passes import (
     fuse_costs,
     fuse_relus,
     fuse_updates,
+    join_updates,
     recompute,
     update_early,
     work_in_place,
 )
-from .recorder import Step, Value
+from .recorder import Step, Value, arguments
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Plan:
         self.devices, self.images, self.kept, self.libraries, self.graphs = devices, images, keep, libraries, graphs
         self.steps = fuse_costs(steps)
         if fuse:
-            for fusing in (fuse_biases, fuse_relus, fuse_updates):
+            for fusing in (fuse_biases, fuse_relus, fuse_updates, join_updates):
                 self.steps = fusing(self.steps, self._kept_roots())
         self.steps = update_early(drop_unread(self.steps, self._kept_roots()))
         if precision != "exact":
@@ -148,7 +149,8 @@ class Plan:
         if hasattr(device.ops, f"{step.op}_workspace"):
             size = self._workspaces[step.device]
             tensors.append(Tensor(arenas[step.device] + self.arena_bytes[step.device] - size, (size,), "uint8", size, step.device))
-        return partial(getattr(device.ops, step.op), device, *map(device.ops.pack, tensors), **step.scalars)
+        packed = arguments(device.ops.signatures[step.op], map(device.ops.pack, tensors))
+        return partial(getattr(device.ops, step.op), device, *packed, **step.scalars)
 
     def _events(self) -> tuple[dict[Step, list[Step]], dict[Step, list[int]]]:
         """Which steps wait for which, and the events of those waited for.
