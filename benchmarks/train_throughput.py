@@ -36,7 +36,8 @@ import numpy as np  # noqa: E402
 import convnet.backends as backends  # noqa: E402
 from convnet.cli.train import data_spec, open_data  # noqa: E402
 from convnet.config import Config, read_config  # noqa: E402
-from convnet.data import Batch, Prefetcher, Provider, minibatches  # noqa: E402
+from convnet.data import Batch, Prefetcher, Provider, minibatches, with_following  # noqa: E402
+from convnet.data.batches import Arrays  # noqa: E402
 from convnet.data.making import Settings, make  # noqa: E402
 from convnet.data.making.arrays import ArraySource  # noqa: E402
 from convnet.errors import ConvnetError  # noqa: E402
@@ -91,11 +92,11 @@ def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, map
     return net
 
 
-def endless(provider: Provider, numbers: list[int], images: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """Minibatches of so many images, the next batch being read meanwhile, as in training."""
+def endless(provider: Provider, numbers: list[int], images: int) -> Iterator[tuple[Arrays, Arrays | None]]:
+    """Minibatches of so many images, each with the one that follows it in the batch, the next batch being read meanwhile, as in training."""
     with Prefetcher(provider, itertools.cycle(numbers)) as batches:
         for batch in batches:
-            yield from (arrays for _, arrays in minibatches(batch, images) if arrays[0].shape[-1] == images)
+            yield from (pair for pair in with_following(batch, images) if pair[0][0].shape[-1] == images)
 
 
 class Ours:
@@ -106,7 +107,7 @@ class Ours:
     costs   of the last step
     """
 
-    def __init__(self, net: Net, feed: Iterator[tuple[np.ndarray, ...]], images: int, phase: str, clock: Callable[[], float]):
+    def __init__(self, net: Net, feed: Iterator[tuple[Arrays, Arrays | None]], images: int, phase: str, clock: Callable[[], float]):
         self.net, self.feed, self.images, self.phase, self.clock = net, feed, images, phase, clock
         self.turns: list[np.ndarray] = []
         self.costs: dict[str, np.ndarray] = {}
@@ -120,9 +121,10 @@ class Ours:
     def seconds(self) -> list[float]:
         return [float(turn[0]) for turn in self.turns]
 
-    def feeds(self) -> dict:
+    def state(self) -> np.ndarray:
+        """That of the next step."""
         self.count += 1
-        return {**dict(enumerate(next(self.feed))), "state": self.net.state(self.count, [RATE] * len(self.net.rate_slots))}
+        return self.net.state(self.count, [RATE] * len(self.net.rate_slots))
 
     def turn(self, steps: int) -> None:
         """So many training steps in a row."""
@@ -130,10 +132,12 @@ class Ours:
 
     def step(self) -> tuple[float, float, float]:
         start = self.clock()
-        plan, feeds = self.plan, self.feeds()
+        plan, (arrays, following) = self.plan, next(self.feed)
         fed = self.clock()
-        plan.run(feeds)
+        self.net.run(plan, arrays, self.state())
         queued = self.clock()
+        if following:
+            self.net.upload_ahead(following, self.phase)
         self.costs = self.net.costs(plan)
         return self.clock() - start, fed - start, queued - fed
 
@@ -141,7 +145,7 @@ class Ours:
         """(op, device) -> seconds in a step, all devices at once; and (`waits`, device), those in which it waits for another."""
         steps: list[dict[tuple[str, int], float]] = []
         for _ in range(TRACES):
-            spans = self.plan.traced_run(self.feeds())
+            spans = self.plan.traced_run({**dict(enumerate(next(self.feed)[0])), "state": self.state()})
             steps.append(defaultdict(float))
             for span in spans:
                 steps[-1][span.step.op, span.step.device] += span.end - span.start

@@ -16,7 +16,7 @@ PYTHON_TYPES = {
     "int": "int", "double": "float", "bool": "bool", "std::uint32_t": "int", "std::int64_t": "int", "void": "None",
 }
 # What a caller must name: everything that is not a tensor.
-POSITIONAL = {"Stream", "In", "Out", "Shape"}
+POSITIONAL = {"Stream", "In", "Out", "Shape", "Many<In>", "Many<Out>"}
 
 
 @dataclass
@@ -43,13 +43,17 @@ def read_ops(header: str) -> list[Op]:
     return ops
 
 
+def python_type(kind: str) -> str:
+    return f"list[{PYTHON_TYPES[kind[5:-1]]}]" if kind.startswith("Many<") else PYTHON_TYPES[kind]
+
+
 def signature(op: Op) -> str:
     words, named = [], False
     for kind, name in op.params:
         if kind not in POSITIONAL and not named:
             words.append("*")
             named = True
-        words.append(f"{name}: {PYTHON_TYPES[kind]}")
+        words.append(f"{name}: {python_type(kind)}")
     return f"def {op.name}({', '.join(words)}) -> {PYTHON_TYPES[op.returns]}"
 
 

@@ -136,6 +136,7 @@ void define_ops(py::module_& m) {
   OP(image_forward, "pixels"_a, "mean"_a, "state"_a, "acts"_a, named, "random"_a, "view"_a, "images_per_crop"_a, "seed"_a, "purpose"_a, "first_image"_a);
   OP(noisy_image_forward, "pixels"_a, "mean"_a, "colors"_a, "state"_a, "acts"_a, named, "scale"_a, "images_per_crop"_a, "seed"_a, "purpose"_a, "first_image"_a);
   OP(sgd_update, "state"_a, "weights_grad"_a, "increments"_a, "weights"_a, SGD);
+  OP(sgd_update_many, "state"_a, "weights_grad"_a, "increments"_a, "weights"_a, SGD);
   OP(tree_update, "state"_a, "weights_grad"_a, "counts"_a, "increments"_a, "weights"_a, SGD);
   OP(adaptive_update, "state"_a, "weights_grad"_a, "means"_a, "squares"_a, "increments"_a, "weights"_a, named, "rate_slot"_a, "momentum"_a, "decay"_a,
      "epsilon"_a, "images"_a);

@@ -162,10 +162,19 @@ class Device:
         self.handle = self.ops.stream_create(physical, threads)
         self._buffers: list[int] = []
         self._events: list[int] = []
+        self._beside: list[Device] = []
+        self._module = backend
+
+    def beside(self) -> Device:
+        """Another queue of the same device; it lives as long as the device."""
+        self._beside.append(Device(self._module, self.index, self.physical, threads=1))
+        return self._beside[-1]
 
     def close(self) -> None:
-        """Ends the queue and gives the memory back."""
+        """Ends the queue, and those beside it, and gives the memory back."""
         if self.handle:
+            for queue in self._beside:
+                queue.close()
             self.ops.stream_destroy(self)
             self.handle = 0
             for ptr in self._buffers:

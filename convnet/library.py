@@ -78,13 +78,14 @@ class Library:
         self.on_gpu = backend == "cuda"
         self._workspaces = threading.local()
         for name, declaration in module.signatures.items():
-            setattr(self, name, Op(self, name, declaration).function())
+            if "Many<" not in declaration:  # what plans join; one after the other is the same
+                setattr(self, name, Op(self, name, declaration).function())
 
     def __repr__(self) -> str:
         return f"convnet.ops({self.backend!r}, {self.device})"
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        raise AttributeError(f"ops.h has no op {name!r}", name=name, obj=self)  # Python adds "Did you mean"
+        raise AttributeError(f"the library has no op {name!r}", name=name, obj=self)  # Python adds "Did you mean"
 
     def conv_shape(self, images: Shape, filters: Shape, *, stride: int = 1, padding: int = 0) -> Shape:
         """Shape of conv_forward's acts, from the shapes of images and filters."""

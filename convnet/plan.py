@@ -11,6 +11,7 @@ import numpy as np
 from .backends import ALIGNMENT, Capture, Device, Tensor, cores
 from .data.order import images_first
 from .errors import CaptureFailed
+from .landing import Landing
 from .own_kernels import FUNCTIONS, Libraries
 from .passes import (
     at_precision,
@@ -20,11 +21,12 @@ from .passes import (
     fuse_lrn_pools,
     fuse_relus,
     fuse_updates,
+    join_updates,
     recompute,
     update_early,
     work_in_place,
 )
-from .recorder import Step, Value
+from .recorder import Step, Value, arguments
 
 
 @dataclass
@@ -39,6 +41,12 @@ class Span:
     reached: float
     start: float
     end: float
+
+
+def fed(step: Step, feeds: dict) -> np.ndarray:
+    """What an upload brings, in the order of its tensor."""
+    array = feeds[step.scalars["feed"]][..., slice(*step.scalars.get("images", (None,)))]
+    return images_first(array, cores()) if step.writes[0].dtype == "uint8" else array
 
 
 def place(values: list[tuple[Value, int, int]]) -> tuple[dict[Value, int], int]:
@@ -73,7 +81,7 @@ class Plan:
         self.devices, self.images, self.kept, self.libraries, self.graphs = devices, images, keep, libraries, graphs
         self.steps = drop_unread(fuse_costs(steps), self._kept_roots())
         if fuse:
-            for fusing in (fuse_biases, fuse_relus, fuse_updates, fuse_lrn_pools):
+            for fusing in (fuse_biases, fuse_relus, fuse_updates, fuse_lrn_pools, join_updates):
                 self.steps = fusing(self.steps, self._kept_roots())
         self.steps = update_early(self.steps)
         if precision != "exact":
@@ -81,6 +89,7 @@ class Plan:
         if conserve:
             self.steps = recompute(self.steps, self._kept_roots())
         work_in_place(self.steps, self._kept_roots())
+        self._uploads = [step for step in self.steps if step.op == "upload"]
         self._lifetimes = self._find_lifetimes()
         self._workspaces = {device: self._workspace_bytes(device) for device in devices}
         self.offsets: dict[Value, int] = {}
@@ -125,7 +134,6 @@ class Plan:
             step.call = self._call(step, arenas)
         self._waits, self._records = self._events()
         self._calls, self._graph, self._runs = [], None, 0
-        self._uploads = [step.call for step in self.steps if step.op == "upload"]
         for step in self.steps[len(self._uploads):]:
             assert step.op != "upload"  # they come first (Compiler.uploads): what a graph reads lies there before it is launched
             device = self.devices[step.device]
@@ -136,10 +144,8 @@ class Plan:
     def _call(self, step: Step, arenas: dict[int, int]) -> Callable[[], None]:
         device = self.devices[step.device]
         if step.op == "upload":
-            target, feed, images = step.writes[0].bound(), step.scalars["feed"], slice(*step.scalars.get("images", (None,)))
-            if step.writes[0].dtype == "uint8":
-                return lambda: device.upload(target, images_first(self.feeds[feed][..., images], cores()))
-            return lambda: device.upload(target, self.feeds[feed][..., images])
+            target = step.writes[0].bound()
+            return lambda: device.upload(target, fed(step, self.feeds))
         if step.op == "copy":
             source, target = step.reads[0].bound(), step.writes[0].bound()
             return partial(device.ops.copy_bytes, device, target.ptr, device.physical, source.ptr, self.devices[source.device].physical, source.nbytes)
@@ -149,7 +155,8 @@ class Plan:
         if hasattr(device.ops, f"{step.op}_workspace"):
             size = self._workspaces[step.device]
             tensors.append(Tensor(arenas[step.device] + self.arena_bytes[step.device] - size, (size,), "uint8", size, step.device))
-        return partial(getattr(device.ops, step.op), device, *map(device.ops.pack, tensors), **step.scalars)
+        packed = arguments(device.ops.signatures[step.op], map(device.ops.pack, tensors))
+        return partial(getattr(device.ops, step.op), device, *packed, **step.scalars)
 
     def _events(self) -> tuple[dict[Step, list[Step]], dict[Step, list[int]]]:
         """Which steps wait for which, and the events of those waited for.
@@ -178,14 +185,27 @@ class Plan:
             return a is b
         return self.offsets[a] < self.offsets[b] + b.nbytes and self.offsets[b] < self.offsets[a] + a.nbytes
 
-    def run(self, feeds: dict) -> None:
+    def data(self, device: int) -> list[Step]:
+        """The uploads of a device that can be made ahead: all but that of the state."""
+        return [step for step in self._uploads if step.device == device and step.scalars["feed"] != "state"]
+
+    def upload_ahead(self, feeds: dict, landings: dict[int, Landing]) -> None:
+        """Brings the data of the next run near to each device, while it computes."""
+        for device, landing in landings.items():
+            landing.upload([(step.writes[0].bound(), fed(step, feeds)) for step in self.data(device)])
+
+    def run(self, feeds: dict, landings: dict[int, Landing] | None = None) -> None:
         """Queues all steps. `feeds`: dataIdx -> array (channels, height, width, images), "state" -> (k,) float64.
 
-        The first run has them queued one by one: what CUDA does when a kernel or a copy is first used cannot be captured.
+        landings: where the data have been uploaded ahead.
+        The first run has the steps queued one by one: what CUDA does when a kernel or a copy is first used cannot be captured.
         """
         self.feeds = feeds
-        for call in self._uploads:
-            call()
+        for device, landing in (landings or {}).items():
+            landing.take(step.writes[0].bound() for step in self.data(device))
+        for step in self._uploads:
+            if not landings or step.scalars["feed"] == "state":
+                step.call()
         if self.graphs and self._runs == 1:
             self._graph = self._capture()
         if self._graph:

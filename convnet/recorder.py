@@ -1,11 +1,13 @@
 """What a plan is made of, values and steps, and the recorder that turns calls of ops into steps."""
 from __future__ import annotations
 
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from math import prod
 
 from .backends import Tensor, itemsize, tensor_bytes
@@ -85,7 +87,7 @@ class Step:
         shape = "x".join(map(str, made.shape[1:] if made.dtype == "uint8" else made.shape[:-1]))  # of one image: pixels lie image by image
         sources = ", ".join(value.name for value in self.reads)
         moved = f"  {self.reads[0].nbytes} bytes" if self.op == "copy" else ""
-        return f"gpu {self.device}  {self.op:24}{shape:12}{target:28}{sign} {sources}{moved}".rstrip()
+        return f"gpu {self.device}  {self.op:24}{shape:12}{target:27} {sign} {sources}{moved}".rstrip()
 
 
 @dataclass
@@ -113,6 +115,15 @@ class LayerTensors:
     def random(self, purpose: str) -> dict[str, int]:
         """The same, and where the counter of draws for each image begins."""
         return self.key(purpose) | {"first_image": self.first_image}
+
+
+def arguments(signature: str, tensors: Iterable) -> list:
+    """The tensors of a step, reads and then writes, as its op takes them: in lists of one length where it takes many (ops.h)."""
+    kinds = re.findall(r"(Many<)?(?:In|Out)>?:", signature)
+    tensors, lists = list(tensors), sum(map(bool, kinds))
+    length = (len(tensors) - len(kinds) + lists) // max(lists, 1)
+    rest = iter(tensors)
+    return [list(islice(rest, length)) if many else next(rest) for many in kinds]
 
 
 class Recorder:

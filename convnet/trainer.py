@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import checkpoint
-from .data import Batch, Prefetcher, Provider, minibatches
+from .data import Batch, Prefetcher, Provider, with_following
 from .drops import Plateau, factor_at, parse_drop, parse_steps
 from .errors import ConvnetError
 from .net import Net
@@ -155,9 +155,9 @@ class Trainer:
         bar = tqdm(total=batch.images, initial=place.image, unit=" images", leave=False, disable=None, file=sys.stdout,
                    desc=f"{place.epoch}.{batch.number}")
         with bar:
-            for _, arrays in minibatches(rest, self.options.mini):
+            for arrays, following in with_following(rest, self.options.mini):
                 bar.set_postfix_str(f"minibatch {place.step + 1}", refresh=False)
-                costs = self.net.train(arrays, place.step, self._rates())
+                costs = self.net.train(arrays, place.step, self._rates(), following)
                 self._check_finite(costs, arrays, batch.number)
                 images = arrays[0].shape[-1]
                 for name, values in costs.items():
@@ -269,10 +269,10 @@ class Trainer:
             for batch in batches:
                 batch_sums: dict[str, np.ndarray] = {}
                 predictions: list[np.ndarray] = []
-                for _, arrays in minibatches(batch, self.options.mini):
+                for arrays, following in with_following(batch, self.options.mini):
                     if self._signal:
                         return {}, 0  # somebody waits for the checkpoint
-                    costs, kept = self.net.test(arrays, probs)
+                    costs, kept = self.net.test(arrays, probs, following=following)
                     predictions += kept.values()
                     for name, values in costs.items():
                         batch_sums[name] = batch_sums.get(name, 0) + values

@@ -16,6 +16,7 @@ import numpy as np
 
 from convnet.arrays import Stream
 from convnet.backends import Device, Tensor, host_view, itemsize
+from convnet.recorder import arguments
 from test_ops import CASES
 
 PAGE = mmap.PAGESIZE
@@ -62,7 +63,7 @@ def main(backend: str) -> None:
                     nbytes = max(1, getattr(device.ops, f"{case.op}_workspace")(queue, *tensors, **case.scalars))
                     nbytes = -(-nbytes // 64) * 64
                     tensors.append(pages.tensor((nbytes,), "uint8", nbytes))
-                getattr(device.ops, case.op)(queue, *tensors, **case.scalars)
+                getattr(device.ops, case.op)(queue, *arguments(device.ops.signatures[case.op], tensors), **case.scalars)
 
 
 if __name__ == "__main__":

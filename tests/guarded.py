@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from convnet.backends import Device, Tensor, itemsize
+from convnet.recorder import arguments
 
 GUARD = 256  # bytes before and after every tensor
 READ, WRITTEN = 0xFFFF, 0x7FFE  # each NaN in every floating type, and in those of 16 bits
@@ -39,7 +40,7 @@ class Arena:
         """A tensor with these values; the columns of padding stay NaN."""
         tensor = self.tensor(array.shape, dtype, tight, fill)
         rows = np.full((tensor.rows, tensor.pitch * itemsize(dtype)), 0xFF, np.uint8).view(dtype)
-        rows[:, : array.shape[-1]] = array.reshape(tensor.rows, -1)
+        rows[:, : array.shape[-1]] = array.reshape(tensor.rows, array.shape[-1])
         self.device.ops.upload(self.device, tensor.ptr, rows.ctypes.data, rows.nbytes)
         return tensor
 
@@ -77,7 +78,7 @@ def call(device: Device, case, dtype: str, *, tight: bool = False, add: dict[str
     if hasattr(ops, f"{case.op}_workspace"):
         nbytes = getattr(ops, f"{case.op}_workspace")(device, *inputs, *outputs, **case.scalars)
         workspace = [arena.tensor((max(nbytes, 1),), "uint8", pitch=max(nbytes, 1))]
-    getattr(ops, case.op)(device, *inputs, *outputs, *workspace, **case.scalars)
+    getattr(ops, case.op)(device, *arguments(ops.signatures[case.op], [*inputs, *outputs, *workspace]), **case.scalars)
     results = tuple(device.download(tensor) for tensor in outputs)
     arena.check_bands()
     return results

@@ -39,6 +39,16 @@ def test_a_failed_op_does_not_stop_those_who_wait_for_its_queue():
             failing.synchronize()
 
 
+def test_a_queue_beside_another_ends_with_it():
+    device = Device("host", threads=1)
+    queue, event = device.beside(), device.new_event()
+    assert queue.handle not in (0, device.handle)
+    device.ops.event_record(queue, event)
+    device.ops.event_wait(device, event)
+    device.close()
+    assert queue.handle == device.handle == 0
+
+
 def test_an_event_orders_two_queues(device):
     with Device(device.backend, 1, 0, 1) as other:
         source, target = device.tensor((64, 64, 1, 64)), other.tensor((64, 64, 1, 64))

@@ -12,6 +12,7 @@ import pytest
 
 from convnet.arrays import Stream
 from convnet.backends import Device, Tensor, itemsize, load_module
+from convnet.recorder import arguments
 from guarded import call, make_inputs
 from test_ops import CASES, cases
 
@@ -45,13 +46,13 @@ def far_call(ops, case) -> tuple[list[np.ndarray], bool]:
         values = case.inputs.get(name, case.initial.get(name)) if len(tensors) <= len(case.inputs) else case.initial.get(name)
         if values is not None:
             tensors[-1].rows[...] = values.reshape(tensors[-1].rows.shape)
-    arguments = [far.tensor for far in tensors]
-    make_inputs(ops, queue, case, arguments[: len(case.inputs)])
+    given = [far.tensor for far in tensors]
+    make_inputs(ops, queue, case, given[: len(case.inputs)])
     if hasattr(ops, f"{case.op}_workspace"):
-        scratch = np.empty(max(getattr(ops, f"{case.op}_workspace")(queue, *arguments, **case.scalars), 1) + 64, np.uint8)
+        scratch = np.empty(max(getattr(ops, f"{case.op}_workspace")(queue, *given, **case.scalars), 1) + 64, np.uint8)
         scratch = scratch[-scratch.ctypes.data % 64 :]
-        arguments.append(Tensor(scratch.ctypes.data, scratch.shape, "uint8", scratch.size))
-    getattr(ops, case.op)(queue, *arguments, **case.scalars)
+        given.append(Tensor(scratch.ctypes.data, scratch.shape, "uint8", scratch.size))
+    getattr(ops, case.op)(queue, *arguments(ops.signatures[case.op], given), **case.scalars)
     outputs = tensors[len(case.inputs) :]
     results = [far.rows.reshape(shape) for far, shape in zip(outputs, case.outputs.values(), strict=True)]
     return results, any(far.is_far for far in tensors)

@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 
 import convnet
+import test_replicas
+from convnet.passes import join_updates
+from convnet.recorder import Step, Value
 from guarded import Arena
 from ops.lrn_pool import split
 from small_nets import DATA, LABELS, arrays_for, fc, params_of, section, small_net
@@ -110,6 +113,33 @@ def test_an_update_behind_the_product_that_makes_its_gradient(device, case, tigh
         assert [run.result(tensor) for tensor in fused] == [run.result(tensor) for tensor in separate]
 
 
+@cases("sgd_update_many")
+@pytest.mark.parametrize("tight", [False, True])
+def test_updates_of_several_tensors_in_one_launch(device, case, tight):
+    for dtype in ("float32", "float64"):
+        run = Calls(device, dtype, tight)
+        state = run.arena.holding(case.inputs["state"], "float64")
+        gradients = [run.holding(array) for name, array in case.inputs.items() if name != "state"]
+        separate, joined = ([run.holding(array) for array in case.initial.values()] for _ in range(2))
+        count = len(gradients)
+        for i, tensors in enumerate(zip(gradients, separate[:count], separate[count:], strict=True)):
+            run("sgd_update", state, *tensors, **{name: values[i] for name, values in case.scalars.items()})
+        run("sgd_update_many", state, gradients, joined[:count], joined[count:], **case.scalars)
+        assert [run.result(tensor) for tensor in joined] == [run.result(tensor) for tensor in separate]
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"weights": []}, "tensors >= 1"), ({"increments": []}, "increments.size"), ({"decay": [0.1]}, "decay.size"),
+], ids=["no tensor", "one kind", "one scalar"])
+def test_an_update_of_lists_of_other_lengths_is_refused(device, change, said):
+    state, *tensors = device.tensor((4,), "float64"), *(device.tensor((3, 5)) for _ in range(6))
+    lists = {"weights_grad": tensors[:2], "increments": tensors[2:4], "weights": tensors[4:]}
+    scalars = {"rate_slot": [0, 1], "momentum": [0.9] * 2, "decay": [0.0] * 2, "images": [1] * 2}
+    with pytest.raises(ValueError, match=f"sgd_update_many: expected .*{said}"):
+        device.ops.sgd_update_many(device, state, **lists | scalars | change)
+        device.synchronize()
+
+
 # ---- what plans fuse ------------------------------------------------------------------------------------
 
 COST = section("probs", type="softmax", inputs="fc3") + section("logprob", type="cost.logreg", inputs="labels,probs")
@@ -123,7 +153,7 @@ def steps_of(layers, *names, phase="train", keep=(), images=5, **own):
     """The steps of these layers, and of neurons on them, in a plan of data, `layers`, fc3 and the cost."""
     layers = DATA + LABELS + layers + COST
     with small_net(layers, params_of(layers, **own)) as net:
-        return [step for step in net.compile(images, phase, keep).steps if step.layer.removesuffix("_neuron") in names]
+        return [step for step in net.compile(images, phase, keep).steps if {*step.layer.removesuffix("_neuron").split(", ")} & {*names}]
 
 
 def forward(steps):
@@ -225,28 +255,90 @@ def test_under_frozen_weights_there_is_only_its_forward_pass():
     assert [step.op for step in steps] == BOTH[:1]
 
 
-def updates(steps):
-    return [step.op for step in steps if "weights" in step.op or ("update" in step.op and step.writes[-1].name.endswith("W0"))]
+def updates(steps, *layers):
+    """The products that make the gradients of these layers' weights, and what updates them."""
+    return [step.op for step in steps if "weights" in step.op or ("update" in step.op and {f"{name}.W0" for name in layers} & {value.name for value in step.writes})]
 
 
 def test_an_update_goes_into_the_product_that_makes_its_gradient():
     layers = fc("fc2", "data", 6, neuron="relu") + fc("fc3", "fc2", 4)
     for name in ("fc2", "fc3"):
-        assert updates(steps_of(layers, name)) == ["fc_backward_weights", "sgd_update"]
+        assert updates(steps_of(layers, name), name) == ["fc_backward_weights", "sgd_update_many"]
         steps = steps_of(layers, name, images=1)
-        assert updates(steps) == ["fc_backward_update"]
+        assert updates(steps, name) == ["fc_backward_update"]
         assert not any("W0_grad" in value.name for step in steps for value in (*step.reads, *step.writes))
 
 
 @pytest.mark.parametrize(("keys", "own", "ops"), [
-    ({"weightSource": "fc2"}, {}, ["fc_backward_weights"] * 2 + ["sgd_update"]),
+    ({"weightSource": "fc2"}, {}, ["fc_backward_weights"] * 2 + ["sgd_update_many"]),
     ({}, {"fc2": {"updatePeriod": 2}}, ["fc_backward_weights"]),
     ({}, {"fc2": {"superEps": 0.1}}, ["fc_backward_weights", "adaptive_update"]),
 ], ids=["shared", "summed", "adaptive"])
 def test_an_update_of_another_gradient_stays(keys, own, ops):
     shared = fc("fc1", "data", 6, **keys) if keys else fc("fc1", "data", 6)
     layers = fc("fc2", "data", 6) + shared + fc("fc3", "fc2,fc1", 4)
-    assert updates(steps_of(layers, *(("fc1", "fc2") if keys else ("fc2",)), images=1, **own)) == ops
+    names = ("fc1", "fc2") if keys else ("fc2",)
+    assert updates(steps_of(layers, *names, images=1, **own), *names) == ops
+
+
+def joined(steps):
+    """Of each step that updates by SGD: its tensors."""
+    return [[value.name for value in step.writes if not value.name.endswith(".inc")] for step in steps if step.op.startswith("sgd_update")]
+
+
+def steps_of_net(layers, **options):
+    layers = DATA + LABELS + layers + COST
+    with small_net(layers, params_of(layers), **options) as net:
+        return net.compile(5, "train").steps
+
+
+def test_small_tensors_are_updated_together_and_large_ones_where_their_gradients_end():
+    steps = steps_of_net(conv() + fc("fc2", "conv1", 1024) + fc("fc3", "fc2", 4))  # 64 by 1024: no more than what is small
+    assert joined(steps) == [["conv1.W0", "conv1.b", "fc2.W0", "fc2.b", "fc3.W0", "fc3.b"]]
+    last = next(step for step in steps if step.op == "sgd_update_many")
+    assert steps[-1] is last and last.layer == "conv1, fc2, fc3"
+    assert last.scalars == {"rate_slot": list(range(6)), "momentum": [0.9] * 6, "decay": [0.01, 0.0] * 3, "images": [5] * 6}
+    steps = steps_of_net(conv() + fc("fc2", "conv1", 1025) + fc("fc3", "fc2", 4))
+    assert joined(steps) == [["fc2.W0"], ["conv1.W0", "conv1.b", "fc2.b", "fc3.W0", "fc3.b"]]
+    at = next(i for i, step in enumerate(steps) if step.op == "sgd_update")
+    assert any(step.op == "conv_backward_filters" for step in steps[at:])
+
+
+def test_one_step_updates_24_tensors():
+    layers = "".join(fc(f"fc{i}", f"fc{i - 1}" if i > 4 else "data", 4) for i in range(4, 17)) + fc("fc3", "fc16", 4)
+    assert [len(names) for names in joined(steps_of_net(layers))] == [4, 24]  # the gradients of the last layers come first
+
+
+def test_updates_of_two_devices_stay_apart():
+    steps = steps_of_net(fc("fc1", "data", 4) + fc("fc2", "fc1", 4, gpu=1) + fc("fc3", "fc2", 4, gpu=0))
+    assert sorted(joined(steps)) == [["fc1.W0", "fc1.b", "fc3.W0", "fc3.b"], ["fc2.W0", "fc2.b"]]
+    for step in steps:
+        assert not step.op.startswith("sgd_update") or {value.device for value in (*step.reads, *step.writes)} == {step.device}
+
+
+def test_an_update_does_not_move_behind_what_reads_the_new_weights():
+    layers = DATA + LABELS + fc("fc1", "data", 6) + fc("fc2", "fc1", 6) + fc("fc3", "fc2", 4) + COST
+    with small_net(layers, params_of(layers, fc2={"wball": 0.1})) as net:
+        steps = net.compile(5, "train").steps
+    assert joined(steps) == [["fc2.b", "fc3.W0", "fc3.b"], ["fc1.W0", "fc1.b", "fc2.W0"]]
+    assert [step.op for step in steps[-2:]] == ["sgd_update_many", "limit_norms"]
+
+
+def test_nor_behind_what_writes_what_it_reads():
+    state, *values = (Value(name, (4,), "float32", 0, persistent=True) for name in ("state", "a_grad", "a.inc", "a", "b_grad", "b.inc", "b"))
+    first, last = (Step("sgd_update", 0, "fc", "update", (state, gradient), (increments, weights), (False, False), {"rate_slot": 0})
+                   for gradient, increments, weights in (values[:3], values[3:]))
+    for written, steps in ((state, 3), (values[0], 3), (values[3], 2)):
+        between = Step("check_finite", 0, "cost", "update", (), (written,), (False,))
+        assert len(join_updates([first, between, last], set())) == steps
+
+
+def test_nor_behind_another_update_of_them():
+    """In the two passes of a hybrid."""
+    net = test_replicas.open_net(test_replicas.config("0,1", "0"))
+    steps = net.compile(12, "train").steps
+    of_first = [names for names in joined(steps) if names[0].startswith("fc")]
+    assert of_first == [["fc2.W0", "fc2.b", "fc3.W0", "fc3.b"]] * 2
 
 
 def test_gradients_that_are_checked_are_stored():
@@ -270,6 +362,14 @@ def test_fusing_changes_no_bits(backend, minibatches, conserve):
         train_some(open_net(backend, two_columns(1), SMALL, fuse=fuse, conserve_mem=conserve), minibatches) for fuse in (True, False))
     assert costs.tobytes() == other_costs.tobytes()
     assert {name: tensor.tobytes() for name, tensor in tensors.items()} == {name: tensor.tobytes() for name, tensor in other_tensors.items()}
+
+
+def test_fusing_changes_no_bits_of_replicas():
+    """In the passes of a hybrid, the upper layers are updated twice a minibatch."""
+    results = [test_replicas.train(test_replicas.open_net(test_replicas.config("0,1", "0"), fuse=fuse), (12, 12, 7)) for fuse in (True, False)]
+    (costs, tensors), (other_costs, other_tensors) = results
+    assert costs.tobytes() == other_costs.tobytes()
+    assert all(tensor.tobytes() == other_tensors[name].tobytes() for name, tensor in tensors.items())
 
 
 @pytest.mark.parametrize("neuron", ["relu", "softrelu", "abs", "tanh[1,1]", "linear[2,1]"])

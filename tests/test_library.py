@@ -23,6 +23,7 @@ from convnet.library import Library
 from ops import Case, normal
 
 SHAPE = (3, 7, 5, 6)
+OF_PLANS = {"sgd_update_many"}  # takes lists, and is not in the library
 
 
 @pytest.fixture(params=["host", "simt"] + ([] if cuda_problem() else ["cuda"]))
@@ -41,7 +42,7 @@ def relu(x):
 
 def one_case_of_each_op() -> list[Case]:
     modules = [importlib.import_module(f"ops.{m.name}") for m in pkgutil.iter_modules(cases_of_ops.__path__)]
-    return list({case.op: case for module in modules for case in reversed(module.CASES)}.values())
+    return list({case.op: case for module in modules for case in reversed(module.CASES) if case.op not in OF_PLANS}.values())
 
 
 # ---- values --------------------------------------------------------------------------------------------
@@ -229,7 +230,7 @@ def test_a_misspelt_keyword_is_answered_with_the_signature(ops, x):
 
 
 def test_an_unknown_op_is_an_attribute_error(ops):
-    with pytest.raises(AttributeError, match=r"ops\.h has no op 'conv_foward'"):
+    with pytest.raises(AttributeError, match=r"the library has no op 'conv_foward'"):
         ops.conv_foward  # noqa: B018
 
 
@@ -254,7 +255,7 @@ def test_cuda_without_a_gpu_names_another_way():
 
 def test_every_op_has_a_docstring_and_a_signature(ops):
     assert len(ops.module.signatures) > 20
-    for name in ops.module.signatures:
+    for name in ops.module.signatures.keys() - OF_PLANS:
         op = getattr(ops, name)
         assert op.__name__ == name and "stream" not in next(iter(inspect.signature(op).parameters))
         assert len(op.__doc__.split("\n\n")[0]) > 20 and "Returns" in op.__doc__

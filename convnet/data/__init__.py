@@ -9,7 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from convnet.data.augment import NO_AUGMENTATION, NOISE_RULES, Augmentation, color_pca_of
-from convnet.data.batches import Batch, format_range, minibatches, parse_range
+from convnet.data.batches import (
+    Batch,
+    format_range,
+    minibatches,
+    parse_range,
+    with_following,
+)
 from convnet.data.cifar import CifarProvider
 from convnet.data.dummy import DummyProvider
 from convnet.data.image import ImageProvider, is_made
@@ -33,6 +39,7 @@ __all__ = [
     "minibatches",
     "open_provider",
     "parse_range",
+    "with_following",
 ]
 
 DEFAULT_CROP_BORDER = {"cifar-cropped": 4}  # the original's; elsewhere 0

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from convnet.errors import CommandLineError
+
+Arrays = tuple[np.ndarray, ...]
 
 MAX_RANGE = 1_000_000  # numbers in one --train-range
 
@@ -31,10 +34,15 @@ class Batch:
         return self.data[0].shape[-1]
 
 
-def minibatches(batch: Batch, images: int) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+def minibatches(batch: Batch, images: int) -> Iterator[tuple[int, Arrays]]:
     """(index of the first image, arrays of `images` images, parts of the batch's), the last ones smaller."""
     for start in range(0, batch.images, images):
         yield start, tuple(array[..., start : start + images] for array in batch.data)
+
+
+def with_following(batch: Batch, images: int) -> Iterator[tuple[Arrays, Arrays | None]]:
+    """Minibatches, each with the one that follows it in the batch."""
+    return pairwise([*(arrays for _, arrays in minibatches(batch, images)), None])
 
 
 def parse_range(text: str, option: str = "range") -> list[int]:

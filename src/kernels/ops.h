@@ -409,6 +409,9 @@ void noisy_image_forward(Stream, In pixels, In mean, In colors, In state, Out ac
 // rate = state[state_rates + rate_slot]; nothing changes unless state[state_finite] is 1.
 void sgd_update(Stream, In state, In weights_grad, Out increments, Out weights, int rate_slot, double momentum, double decay, int images);
 
+// sgd_update of 1 to 24 tensors in one launch, each with its own scalars, to the bit.
+void sgd_update_many(Stream, In state, Many<In> weights_grad, Many<Out> increments, Many<Out> weights, Many<int> rate_slot, Many<double> momentum, Many<double> decay, Many<int> images);
+
 // sgd_update of weights of which each column is shared by as many others as `counts`, (columns,), says: its gradient is
 // theirs together, and it goes a share of the way (treefc, SEMANTICS 7.5).
 //   increments = momentum * increments - rate / counts * (weights_grad / images + decay / counts * weights)

@@ -1,5 +1,6 @@
 // SGD, and the check that comes before it: launchers.
 #include "sgd.cuh"
+#include <algorithm>
 
 namespace convnet {
 
@@ -8,6 +9,21 @@ void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out we
   WITH_FLOAT_TYPE(weights, [&]<class T>(T) {
     launch<sgd_update_kernel<T>>(rows_grid(weights.shape.rows(), int(weights.shape.images())), stream, rows_of<double>(state),
            rows_of<T>(weights_grad), rows_of<T>(increments), rows_of<T>(weights), rate_slot, T(momentum), T(decay), T(images));
+  });
+}
+
+void sgd_update_many(Stream stream, In state, Many<In> weights_grad, Many<Out> increments, Many<Out> weights, Many<int> rate_slot, Many<double> momentum,
+                     Many<double> decay, Many<int> images) {
+  checks::sgd_update_many(state, weights_grad, increments, weights, rate_slot, momentum, decay, images);
+  WITH_FLOAT_TYPE(weights[0], [&]<class T>(T) {
+    SgdTensors<T> all{};
+    std::int64_t most = 0;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      all.tensors[i] = {rows_of<T>(weights_grad[i]), rows_of<T>(increments[i]), rows_of<T>(weights[i]), rate_slot[i], T(momentum[i]), T(decay[i]), T(images[i])};
+      most = std::max(most, weights[i].shape.size());
+    }
+    launch<sgd_update_many_kernel<T>>({dim3(unsigned(ceil_div<std::int64_t>(most, update_threads)), unsigned(weights.size())), dim3(update_threads)}, stream,
+           rows_of<double>(state), all);
   });
 }
 

@@ -5,6 +5,8 @@
 
 namespace convnet {
 
+constexpr int update_threads = 256;  // of a block of sgd_update_many
+
 // Threads: x = output, y = row of weights.
 template <class T>
 __global__ void sgd_update_kernel(Rows<const double> state, Rows<const T> weights_grad, Rows<T> increments, Rows<T> weights,
@@ -15,6 +17,38 @@ __global__ void sgd_update_kernel(Rows<const double> state, Rows<const T> weight
 
   const SgdStep<T> step{T(state.row(0)[state_rates + rate_slot]), momentum, decay, images};
   step(weights_grad.row(row)[n], increments.row(row)[n], weights.row(row)[n]);
+}
+
+// A tensor of sgd_update_many.
+template <class T>
+struct SgdTensor {
+  Rows<const T> weights_grad;
+  Rows<T> increments, weights;
+  int rate_slot;
+  T momentum, decay, images;
+};
+
+template <class T>
+struct SgdTensors {
+  SgdTensor<T> tensors[most_tensors];
+
+  const SgdTensor<T>* begin() const { return tensors; }
+  const SgdTensor<T>* end() const { return tensors + most_tensors; }
+};
+static_assert(sizeof(SgdTensors<double>) + sizeof(Rows<double>) <= 4096);
+
+// Blocks: x = a stretch of its numbers, y = tensor. Threads: a number. Most blocks of a small tensor beside a large one have none.
+template <class T>
+__global__ void __launch_bounds__(update_threads) sgd_update_many_kernel(Rows<const double> state, SgdTensors<T> all) {
+  const SgdTensor<T>& of = all.tensors[blockIdx.y];
+  const std::int64_t i = std::int64_t(blockIdx.x) * update_threads + threadIdx.x;
+  if (i >= of.weights.rows * of.weights.images) return;
+  if (state.row(0)[state_finite] != 1) return;
+
+  const std::int64_t row = i / of.weights.images;
+  const int n = int(i % of.weights.images);
+  const SgdStep<T> step{T(state.row(0)[state_rates + of.rate_slot]), of.momentum, of.decay, of.images};
+  step(of.weights_grad.row(row)[n], of.increments.row(row)[n], of.weights.row(row)[n]);
 }
 
 // Threads: x = output, y = row of weights.

@@ -14,16 +14,19 @@ HOST_DEVICE T spread_with(T g, T momentum, T epsilon, T& mean, T& square) {
   return std::sqrt((variance > 0 ? variance : 0) + epsilon);
 }
 
-// How sgd_update changes a weight.
+// How sgd_update changes a weight. The sums are rounded one by one: left to itself, nvcc contracts them in one kernel and not in
+// another, and ops that are this step promise its very bits.
 template <class T>
 struct SgdStep {
   T rate, momentum, decay, images;
 
   HOST_DEVICE void operator()(T gradient, T& increment, T& weight) const {
-    increment = momentum * increment - rate * gradient / images - decay * rate * weight;
-    weight += increment;
+    increment = sum_of(sum_of(momentum * increment, -rate * gradient / images), -decay * rate * weight);
+    weight = sum_of(weight, increment);
   }
 };
+
+constexpr int most_tensors = 24;  // of sgd_update_many: as many as the 4 KB hold that any GPU passes to a kernel
 
 namespace checks {
 
@@ -36,6 +39,18 @@ inline void sgd_update(const In& state, const In& weights_grad, const Out& incre
   CHECK_LIKE(weights, weights_grad);
   CHECK(!increments.add && !weights.add);
   CHECK(images > 0);
+}
+
+inline void sgd_update_many(const In& state, const Many<In>& weights_grad, const Many<Out>& increments, const Many<Out>& weights,
+                            const Many<int>& rate_slot, const Many<double>& momentum, const Many<double>& decay, const Many<int>& images) {
+  const std::size_t tensors = weights.size();
+  CHECK(tensors >= 1 && tensors <= most_tensors);
+  CHECK(weights_grad.size() == tensors && increments.size() == tensors);
+  CHECK(rate_slot.size() == tensors && momentum.size() == tensors && decay.size() == tensors && images.size() == tensors);
+  for (std::size_t i = 0; i < tensors; ++i) {
+    sgd_update(state, weights_grad[i], increments[i], weights[i], rate_slot[i], images[i]);
+    CHECK_DTYPE(weights[i], weights[0].dtype);
+  }
 }
 
 inline void adaptive_update(const In& state, const In& weights_grad, const Out& means, const Out& squares, const Out& increments,

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #ifdef __CUDACC__
 #define HOST_DEVICE __host__ __device__
@@ -60,6 +61,10 @@ struct Out {
 
 // What is overwritten, to be read.
 inline In as_in(const Out& tensor) { return {tensor.ptr, tensor.dtype, tensor.shape, tensor.pitch}; }
+
+// Tensors of a kind, or a number for each of them.
+template <class T>
+using Many = std::vector<T>;
 
 // Which device to run on, and in which of its queues (0: the default one, at once on the CPU).
 struct Stream {

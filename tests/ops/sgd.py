@@ -34,6 +34,30 @@ def update_case(name, shape, state=(3, 1, 0.01), slot=0, momentum=0.9, decay=0.0
                 sums=4, steps=1, exact=exact, initial={"increments": increments, "weights": weights}, keep=STATE, adds=False)
 
 
+def many(function):
+    """Of one tensor: of several, the first outputs before the second ones."""
+    def of_many(state, grads, increments, weights, **scalars):
+        results = [function(state, *tensors, **{name: values[i] for name, values in scalars.items()})
+                   for i, tensors in enumerate(zip(grads, increments, weights, strict=True))]
+        return tuple(result[i] for i in range(2) for result in results)
+    return of_many
+
+
+def many_case(name, *shapes, state=(3, 1, 0.01, 0.02), exact=False):
+    """Of tensors of these shapes; no two neighbours have the same scalars."""
+    draw, count = integers if exact else normal, len(shapes)
+    grads, increments, weights = ([draw(*shape, seed=3 * i + seed) for i, shape in enumerate(shapes)] for seed in range(3))
+    scalars = {"rate_slot": (0, 1), "momentum": (0.5, 0.25, 0.75), "decay": (0.0, 0.25, 0.5), "images": (4, 4, 2)} if exact else {
+        "rate_slot": (1, 0), "momentum": (0.9, 0.9, 0.8), "decay": (0.004, 0.0), "images": (128, 128, 128, 3)}
+    named = {f"{kind} {i}": array for kind, arrays in (("increments", increments), ("weights", weights)) for i, array in enumerate(arrays)}
+    return Case("sgd_update_many", name, {"state": np.array(state, np.float64), **{f"weights_grad {i}": array for i, array in enumerate(grads)}},
+                {name: array.shape for name, array in named.items()},
+                lambda state, *grads, **scalars: many(sgd_update)(state, grads, increments, weights, **scalars),
+                {name: [values[i % len(values)] for i in range(count)] for name, values in scalars.items()},
+                lambda state, *grads, **scalars: many(magnitude)(state, grads, increments, weights, **scalars),
+                sums=4, steps=1, exact=exact, initial=named, keep=STATE, adds=False)
+
+
 def adaptive_update(state, weights_grad, means, squares, increments, weights, rate_slot, momentum, decay, epsilon, images):
     if state[1] != 1:
         return means, squares, increments, weights
@@ -101,6 +125,14 @@ CASES += [
     update_case("no-decay", (7, 17), decay=0.0),
     update_case("last-minibatch-of-3", (7, 17), images=3),
     update_case("not-finite-changes-nothing", (7, 17), state=(3, 0, 0.5), **EXACT),
+    many_case("one", (7, 17)),
+    many_case("of-several-kinds", (3, 5, 5, 7), (33,), (17, 129), (1, 1), (5,)),
+    many_case("the-largest-last", (5,), (2, 3), (300,), (7, 257)),
+    many_case("one-more-than-a-block", (257,), (256,)),
+    many_case("one-without-numbers", (5,), (0, 3), (3, 0), (4, 2)),
+    many_case("exact", (7, 17), (300,), (2, 2, 2, 5), state=(3, 1, 0.5, 0.25), exact=True),
+    many_case("as-many-as-there-may-be", *((i % 5 + 1, i + 1) for i in range(24))),
+    many_case("not-finite-changes-nothing", (7, 17), (33,), state=(3, 0, 0.5, 0.5), exact=True),
     adaptive_case("conv", (3, 5, 5, 7)),
     adaptive_case("fc", (17, 129)),
     adaptive_case("one", (1, 1)),

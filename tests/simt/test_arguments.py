@@ -55,6 +55,15 @@ def test_pointers_in_structs_are_found(simt):
         simt.synchronize()
 
 
+def test_pointers_in_an_array_of_structs_are_found(simt):
+    state, *tensors = simt.tensor((3,), "float64"), *(simt.tensor((4, 16)) for _ in range(6))
+    simt.free(tensors[5].ptr)  # the weights of the second tensor
+    scalars = {"rate_slot": [0, 0], "momentum": [0.9] * 2, "decay": [0.0] * 2, "images": [1, 1]}
+    with pytest.raises(RuntimeError, match=r"^sgd_update_many_kernel<float>: invalid launch: argument 1 is 256 bytes"):
+        simt.ops.sgd_update_many(simt, state, tensors[:2], tensors[2:4], tensors[4:], **scalars)
+        simt.synchronize()
+
+
 def test_arrays_of_a_caller_are_taken_and_what_is_no_memory_is_not(simt):
     array, target = np.ones((4, 16), np.float32), np.zeros((4, 16), np.float32)
     queue = Stream(0, 0)  # at once: what convnet.ops runs on

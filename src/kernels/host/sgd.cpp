@@ -33,6 +33,13 @@ void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out we
   });
 }
 
+void sgd_update_many(Stream stream, In state, Many<In> weights_grad, Many<Out> increments, Many<Out> weights, Many<int> rate_slot, Many<double> momentum,
+                     Many<double> decay, Many<int> images) {
+  checks::sgd_update_many(state, weights_grad, increments, weights, rate_slot, momentum, decay, images);
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    sgd_update(stream, state, weights_grad[i], increments[i], weights[i], rate_slot[i], momentum[i], decay[i], images[i]);
+}
+
 void adaptive_update(Stream stream, In state, In weights_grad, Out means, Out squares, Out increments, Out weights, int rate_slot, double momentum,
                      double decay, double epsilon, int images) {
   checks::adaptive_update(state, weights_grad, means, squares, increments, weights, rate_slot, momentum, epsilon, images);

@@ -86,6 +86,8 @@ void for_reaches(const T& value, int argument, Visit visit) {
     Reach reach = reach_of(value);
     reach.argument = argument;
     visit(reach);
+  } else if constexpr (requires { value.begin(); }) {  // an array in a struct
+    for (const auto& element : value) for_reaches(element, argument, visit);
   } else if constexpr (std::is_pointer_v<T>) {
     using Element = std::remove_pointer_t<T>;
     if constexpr (std::is_void_v<Element>) {
