@@ -58,8 +58,8 @@ lrn_max_pool_sliding_forward_kernel(Images<const T> inputs, Images<T> acts, Wind
       if (!is_image || y >= y1 || x >= x1) continue;
       const auto [begin, end] = Channels{windows.across.begin(x) - left, windows.across.end(x) - left};
       T best = pixels[(windows.down.begin(y) - top) * tile_across + begin][threadIdx.x];
-      for (int down = windows.down.begin(y) - top; down < windows.down.end(y) - top; ++down)
-        for (int across = begin; across < end; ++across) best = larger(best, pixels[down * tile_across + across][threadIdx.x]);
+      for (int row = windows.down.begin(y) - top; row < windows.down.end(y) - top; ++row)
+        for (int column = begin; column < end; ++column) best = larger(best, pixels[row * tile_across + column][threadIdx.x]);
       acts.store(&acts.row(c, y, x)[n], best);
     }
   }
