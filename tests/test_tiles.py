@@ -11,7 +11,7 @@ from convnet.backends import Device, load_module
 from convnet.passes import PRECISE
 from guarded import call
 from ops import ROUNDED, at_precision, conv, fc, local
-from small_nets import arrays_for, around, small_net
+from small_nets import around, arrays_for, small_net
 from test_ops import check as check_value
 
 TILES = {"small": ("Tile<32, 32, 4, 4>", 32, 32, 64, 512), "wide": ("Tile<32, 128, 8, 8>", 32, 128, 64, 512), "large": ("Tile<64, 128, 8, 8>", 64, 128, 128, 512),
