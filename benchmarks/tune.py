@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -121,7 +120,6 @@ def measure(backend: str, key: tuple, step: Step, rule: Way, repeats: int) -> di
         for _ in range(repeats):
             for way, values in times.items():
                 values.append(seconds(way))
-        ops.set_tiles({})
     medians = {way: statistics.median(values) for way, values in times.items()}
     fastest = min(medians, key=medians.get)
     best = fastest if medians[rule] > GAIN * medians[fastest] else rule
@@ -137,11 +135,12 @@ def write(path: Path, head: dict, lines: list[dict]) -> None:
 
 
 def tune(arguments: argparse.Namespace) -> None:
-    os.environ["CONVNET_TILES"] = "off"  # what is compared with is the rule
     backend = choose_backend(arguments.backend)
     if backend.startswith("host"):
         raise CommandLineError(f"--backend {arguments.backend}: host has no tiles, expected cuda or simt")
-    device = load_module(backend).device_name(0)
+    module = load_module(backend)
+    module.set_tiles({})  # what is compared with is the rule
+    device = module.device_name(0)
     path = arguments.output or own_file(backend, device)
     lines = {key_of(line): line for line in read_lines(path)} if path.exists() else {}
     if lines and (other := json.loads(path.read_bytes()).get("device")) != device:

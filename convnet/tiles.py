@@ -26,7 +26,7 @@ SIZES = ("m", "n", "groups", "units", "unit")
 ALLOWED = {"op": ("conv_forward", "conv_backward_data", "conv_backward_filters", "local_forward", "local_backward_data", "local_backward_weights"),
            "precision": PRECISIONS, **dict.fromkeys(SIZES, range(1, 2**63))}
 MOST_PARTS = 65535
-MEND = "python benchmarks/tune.py makes a table, CONVNET_TILES=off does without"
+MEND = "remove it, and python benchmarks/tune.py makes it again; CONVNET_TILES=off does without"
 
 Tiles = dict[tuple, tuple[str, int]]  # (op, precision, *SIZES) -> tile, parts
 
@@ -71,7 +71,7 @@ def read_lines(path: Path) -> list[dict]:
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise MissingInput(f"{path}: cannot be read: {error.strerror}; {MEND}") from None
+        raise MissingInput(f"{path}: cannot be read: {error.strerror}; expected CONVNET_TILES to name what benchmarks/tune.py wrote, or to be off") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: found no JSON ({error}); {MEND}") from None
     lines = content.get("lines") if isinstance(content, dict) else None

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from convnet import tiles
-from convnet.backends import load_module, tile_table
+from convnet.arrays import Stream
+from convnet.backends import Tensor, load_module, tile_table
 from convnet.cli import info
 from convnet.errors import DataError, MissingInput
 from convnet.tiles import TileTable, own_file, read_tiles, table_for
@@ -68,7 +69,7 @@ def test_a_wrong_value_is_named_with_file_line_and_what_is_expected(tmp_path, na
     with pytest.raises(DataError) as error:
         read_tiles(path)
     assert str(error.value).startswith(f"{path}: line 2 of \"lines\": {name}: found {str(value)[:60]}, expected {expected}")
-    assert "benchmarks/tune.py" in str(error.value) and "CONVNET_TILES=off" in str(error.value)
+    assert "benchmarks/tune.py makes it again" in str(error.value) and "CONVNET_TILES=off" in str(error.value)
 
 
 def test_an_exact_product_is_not_on_tensor_cores_and_a_grid_has_an_end(tmp_path):
@@ -137,6 +138,14 @@ def test_tests_are_run_by_the_rule():
     assert os.environ["CONVNET_TILES"] == "off" and tile_table("simt") is None and tile_table("host") is None
 
 
+def test_the_users_table_is_in_force_when_the_backend_is_loaded(home, simt):
+    key, way = ("conv_forward", "exact", 7, 4, 1, 600, 1), ("wide", 9)
+    write(own_file("simt", load_module("simt").device_name(0)), {**dict(zip(tiles.ALLOWED, key, strict=True)), "tile": way[0], "parts": way[1]})
+    module = simt()
+    assert module.fc_forward_workspace(Stream(0, 0), *(Tensor(0, shape, "float32", shape[-1]) for shape in ((600, 4), (600, 7), (7, 4)))) == 9 * 7 * 4 * 4
+    assert module.last_tile() == (key, way)
+
+
 def test_a_bad_table_of_the_users_stops_what_would_compute_otherwise(home, simt):
     module = load_module("simt")
     own_file("simt", module.device_name(0)).parent.mkdir(parents=True)
@@ -163,10 +172,8 @@ def measured(home, monkeypatch, capsys):
     """measured(...) -> what tune.py printed, and the lines of the table."""
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["tune.py", *map(str, words)])
-        monkeypatch.setenv("CONVNET_TILES", "")  # which main() sets: undone after the test
         code = tune.main()
         printed = capsys.readouterr()
-        monkeypatch.delenv("CONVNET_TILES")
         return code, printed.out + printed.err
     return run
 
@@ -208,20 +215,29 @@ RATES = "epsW=0.01\nepsB=0.01\nmomW=0.9\nmomB=0.9\nwc=0\n"
 PARAMS = f"[conv1]\n{RATES}[local2]\n{RATES}[fc3]\n{RATES}[logprob]\ncoeff=1\n"
 
 
-def test_what_tune_measures_is_in_force_from_then_on(measured, simt, home, place, capsys):
+KEY_OF_FC3 = ("conv_forward", "exact", 4, 4, 1, 36, 1)
+
+
+def test_what_tune_measures_is_in_force_from_then_on(measured, simt, home, place, capsys, monkeypatch):
     net = home / "net"
     net.mkdir()
     (net / "layers.cfg").write_text(NET)
     (net / "params.cfg").write_text(PARAMS)
-    words = (net, "--data", "dummy:3x5x5", "--backend", "simt", "--images", 3, "--precision", "exact", "tf32", "--repeats", 1)
+    words = (net, "--data", "dummy:3x5x5", "--backend", "simt", "--images", 3, 4, "--precision", "exact", "tf32", "--repeats", 1)
+    load_module("simt").set_tiles({KEY_OF_FC3: ("wide", 3)})
+    monkeypatch.setenv("SIMT_LAUNCHES", str(home / "launches"))
     code, text = measured(*words)
+    monkeypatch.delenv("SIMT_LAUNCHES")
+    kernels = (home / "launches").read_text()
+    assert all(f"conv_forward_kernel<float, {tile}" in kernels for tile in ("Tile<64, 128, ", "Tile<32, 128, ", "Tile<32, 32, ", "MmaTile<Tf32"))
     path = own_file("simt", load_module("simt").device_name(0))
     content = json.loads(path.read_text())
     lines = content["lines"]
     assert code == 0 and f"into {path}" in text and f"{len(lines)} products" in text
     assert content["device"] == load_module("simt").device_name(0) and "nothing of a GPU" in content["seconds"] and content["machine"]["python"] and content["command"][0] == "tune.py"
-    # forward, data and filters of each layer but what reads the data; local is always exact
-    assert len(lines) == 2 * (2 + 3) + 3
+    # forward, data and filters of each layer but what reads the data; local is always exact; 3 images and 4 are the same columns
+    assert len(lines) == text.count(" ms: ") == 2 * (2 + 3) + 3
+    assert next(line for line in lines if tiles.key_of(line) == KEY_OF_FC3)["rule"] == ["small", 1], "not the table before"
     assert {line["op"] for line in lines} == set(tiles.ALLOWED["op"])
     for line in lines:
         assert (line["tile"] == line["rule"][0] and line["parts"] == line["rule"][1]) or line["rule_seconds"] > tune.GAIN * line["seconds"]

@@ -1,5 +1,5 @@
-// Which tile a product of conv, fc or local takes on a GPU, and how many blocks share its k: a table of measurements, for
-// what else a rule of shapes decides (conv_launch.cuh). The same for all devices, so that bits do not depend on the mapping.
+// Which tile a product of conv, fc or local takes on a GPU, and how many blocks share its k: a table of measurements in place of
+// the rule of shapes (conv_launch.cuh). One for all devices, so that bits do not depend on the mapping.
 #pragma once
 #include <map>
 #include <string>
