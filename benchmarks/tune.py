@@ -40,7 +40,7 @@ from convnet.tiles import ALLOWED, EXACT_TILES, PRECISIONS, key_of, own_file, re
 
 MODELS = ROOT / "convnet" / "models"
 NETS = {MODELS / "alexnet": "dummy:3x224x224", MODELS / "alexnet-one-gpu": "dummy:3x224x224", MODELS / "cifar-quick": "dummy:3x32x32"}
-PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 LEAST_WORK = 64  # k of a part
 MOST_SUMS = 2**24  # of all parts: four times what fills a large GPU with its largest tile
 WORTHWHILE = 1.3  # ways that took that much longer than the fastest at first get no turns
@@ -114,8 +114,11 @@ def measure(backend: str, key: tuple, step: Step, rule: Way, repeats: int) -> di
             ops.set_tiles({key: way})  # the queue is empty
             return seconds_of(call, device.synchronize, time.perf_counter)
 
-        for _ in ("warms up", "counts"):
-            first = {way: seconds(way) for way in ways}
+        for way in ways:  # CUDA loads a kernel with its first call
+            ops.set_tiles({key: way})
+            call()
+            device.synchronize()
+        first = {way: seconds(way) for way in ways}
         times: dict[Way, list[float]] = {way: [] for way in ways if way == rule or first[way] < WORTHWHILE * min(first.values())}
         for _ in range(repeats):
             for way, values in times.items():

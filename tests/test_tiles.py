@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from conftest import AVAILABLE
 from convnet.backends import Device, load_module
 from convnet.passes import PRECISE
 from guarded import call
@@ -18,6 +19,7 @@ TILES = {"small": ("Tile<32, 32, 4, 4>", 32, 32, 64, 512), "wide": ("Tile<32, 12
          "tf32": ("MmaTile<Tf32, 128, 128, 64, 64, 4, 2>", 128, 128, 128, 264), "bf16": ("MmaTile<Bf16, 128, 128, 64, 64, 4, 2>", 128, 128, 128, 264),
          "bf16x3": ("MmaTile<Bf16x3, 128, 128, 64, 32, 4, 1>", 128, 128, 256, 264)}  # m, n, threads, blocks wanted
 LEAST_WORK = 256  # k of a part
+KERNELS = [name for name in AVAILABLE if not name.startswith("host")]
 
 
 def ceil_div(a, b):
@@ -27,7 +29,8 @@ def ceil_div(a, b):
 @pytest.fixture(autouse=True)
 def no_table_is_left():
     yield
-    load_module("simt").set_tiles({})
+    for backend in KERNELS:
+        load_module(backend).set_tiles({})
 
 
 @pytest.fixture(params=["simt"])
@@ -180,9 +183,10 @@ def key_of(device, case):
     return ("conv_backward_filters", "exact", outputs, inputs, 1, 1, ceil_div(images, 4) * 4)
 
 
+@pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("case", FORCED, ids=lambda case: case.id)
-def test_every_tile_and_number_of_parts_gives_the_right_values(case):
-    with Device("simt", threads=2) as device:
+def test_every_tile_and_number_of_parts_gives_the_right_values(backend, case):
+    with Device(backend, threads=2) as device:
         for precision in ("exact", *ROUNDED) if case.op in PRECISE else ("exact",):
             asked = case if precision == "exact" else at_precision(case, precision)
             call(device, asked, "float32")
