@@ -74,6 +74,7 @@ def stages(folder: Path, images: int, peer: bool, installed: bool = False) -> li
         stage("sass", 240, "benchmarks/sass_report.py", "--json", folder / "sass.json"),
         ops("exact", "ops"),
         *(ops(precision, f"ops-{precision}") for precision in PRECISIONS),
+        stage("tune", 480, "benchmarks/tune.py", "--images", images, "--output", folder / "tiles.json"),  # goes on where it was cut off
         train("alexnet", "--map", "1x1", "2x1", *against),  # both columns on one GPU, as one device and as two
         train("alexnet-one-gpu", "--map", "1x1", "--precision", *PRECISIONS, *against),
         graphs("cifar-quick", "--map", "1x1", data="dummy:3x32x32"),
@@ -129,6 +130,7 @@ def main() -> int:
         print_list(report, chosen)
         return 0
     os.environ.setdefault("CONVNET_CUDA", "require")  # of the build: without _cuda there is nothing to do here
+    os.environ.setdefault("CONVNET_TILES", "off")  # by the rule, unless the caller names a table
     chosen = [stage for stage in planned if stage in chosen or stage.always]
     return run_and_tell(report, chosen, arguments.again, arguments.budget, f"{folder}; python benchmarks/results_table.py --write puts it into README.md")
 

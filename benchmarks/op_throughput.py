@@ -173,7 +173,7 @@ def main(ops: str = "") -> int:
     sys.path.append(str(ROOT / "benchmarks" / "peers"))
     from layers import cases
 
-    from convnet.backends import Device, choose_backend
+    from convnet.backends import Device, choose_backend, tile_table
     from convnet.errors import ConvnetError
 
     chosen = [case for case in cases() if re.search(arguments.layers, case.layer) and re.search(arguments.ops, case.op)]
@@ -207,7 +207,7 @@ def main(ops: str = "") -> int:
     print(f"peak {statistics.median(peaks) / 1e9:.1f} GFLOP/s, at most {max(peaks) / 1e9:.1f}")
     if arguments.json:
         report = {"command": sys.argv, "machine": machine(), "backend": module, "device": name, "images": arguments.images, "threads": arguments.threads,
-                  "cpu_time": arguments.cpu_time, "precision": arguments.precision, "peer": peer and peer.name, "rows": rows}
+                  "cpu_time": arguments.cpu_time, "precision": arguments.precision, "tiles": tile_table(backend), "peer": peer and peer.name, "rows": rows}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     if arguments.plot:
         plot(arguments.plot, rows, title)

@@ -337,7 +337,7 @@ def main() -> None:
     if cost:
         print(f"the input makes a step {cost['share']:.2%} longer; ms of its parts: " + ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in cost["parts"].items()))
     if arguments.json:
-        report = {"command": sys.argv, "machine": machine(), "numpy": np.__version__, "model": arguments.model.name, "backend": backend, "phase": phase, "cpu_time": arguments.cpu_time, "images": images, "peer": peer, "input": cost,
+        report = {"command": sys.argv, "machine": machine(), "numpy": np.__version__, "model": arguments.model.name, "backend": backend, "phase": phase, "cpu_time": arguments.cpu_time, "images": images, "tiles": backends.tile_table(backend), "peer": peer, "input": cost,
                   "ratios": {f"{name} / {arguments.map[0]}": row["ratio"] for name, row in rows.items()}, "rows": rows, "tried": tried}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 

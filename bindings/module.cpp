@@ -5,6 +5,7 @@
 #include "ops.h"
 #include "runtime.h"
 #include "tensor_caster.h"
+#include "tiles.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -189,6 +190,8 @@ void define_runtime(py::module_& m) {
     return convnet::run_multiply_adds(stream, dtype == "float64" ? convnet::Dtype::float64 : convnet::Dtype::float32);
   }, "stream"_a, "dtype"_a = "float32", py::call_guard<py::gil_scoped_release>());
   RUNTIME(measure_bandwidth, "stream"_a);
+  m.def("set_tiles", &convnet::set_tiles, "tiles"_a, "{(op, precision, m, n, groups, units, unit): (tile, parts)}, in place of the rule; host has no tiles.");
+  m.def("last_tile", &convnet::last_tile, "An item of such a table: the product that this thread asked for last, and its way.");
 }
 
 void define(py::module_& m) {

@@ -1,4 +1,4 @@
-// Python objects -> In, Out, Stream, Shape, Neuron, Precision. A tensor is anything with `ptr` and `shape`, and, where
+// Python objects -> In, Out, Stream, Shape, Neuron, Precision, Size. A tensor is anything with `ptr` and `shape`, and, where
 // they are not the obvious ones, `dtype` (float32), `pitch` (the last dimension) and `add` (False).
 // Nothing is copied.
 #pragma once
@@ -7,12 +7,14 @@
 #include <string>
 #include <type_traits>
 #include "ops.h"
+#include "tiles.h"
 
 namespace pybind11::detail {
 
 inline constexpr const char* dtype_names[] = {"float32", "float64", "bfloat16", "uint8", "float16"};
 inline constexpr const char* neuron_names[] = {"ident", "relu", "logistic", "tanh", "softrelu", "abs", "square", "sqrt", "linear", "brelu", "drelu", "log"};
 inline constexpr const char* precision_names[] = {"exact", "fast", "bf16x3", "tf32", "bf16"};
+inline constexpr const char* tile_names[] = {"large", "wide", "small", "mma"};
 
 // Index of a word in a list of words; ValueError says which there are.
 template <std::size_t size>
@@ -113,6 +115,18 @@ struct type_caster<convnet::Precision> {
     value = convnet::Precision(index_of(src, precision_names, "precision"));
     return true;
   }
+  static handle cast(convnet::Precision precision, return_value_policy, handle) { return str(precision_names[int(precision)]).release(); }
+};
+
+template <>
+struct type_caster<convnet::Size> {
+  PYBIND11_TYPE_CASTER(convnet::Size, const_name("str"));
+  bool load(handle src, bool) {
+    if (!isinstance<str>(src)) return false;
+    value = convnet::Size(index_of(src, tile_names, "tile"));
+    return true;
+  }
+  static handle cast(convnet::Size size, return_value_policy, handle) { return str(tile_names[int(size)]).release(); }
 };
 
 }  // namespace pybind11::detail

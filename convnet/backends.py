@@ -2,7 +2,7 @@
 
 A backend is a compiled module with the functions of ops.h and runtime.h. `host` is compiled per instruction set;
 the best one that the machine has is taken, or the one that CONVNET_ISA names. CONVNET_SIMT_MODULE names the file of
-another build of simt, with a sanitizer for example.
+another build of simt, with a sanitizer for example. CONVNET_TILES: see tiles.py.
 """
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from math import prod
 import numpy as np
 
 from .errors import CommandLineError, NoSuchDevice, OutOfMemory
+from .tiles import TileTable, table_for
 
 ISAS = {"avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx2", "fma"}, "avx2": {"avx2", "fma"}, "baseline": set()}
 BACKENDS = ("cuda", "host", "simt")
@@ -107,9 +108,21 @@ def host_isa() -> str:
 
 @functools.cache
 def load_module(name: str):
-    """The compiled module of a backend; `name` is cuda, simt, host, or host_ and an instruction set."""
+    """The compiled module of a backend; `name` is cuda, simt, host, or host_ and an instruction set.
+
+    Its measured tiles are read here, once and for all devices (the first one's), so that the table is there before any plan, and
+    no workspace and no order of sums changes under one.
+    """
     if name == "host":
         name = f"host_{host_isa()}"
+    module = import_module(name)
+    if not name.startswith("host"):
+        module.tile_table = table_for(name, module.device_name(0)) if name == "simt" or module.device_count() else TileTable()
+        module.set_tiles(module.tile_table.tiles)
+    return module
+
+
+def import_module(name: str):
     try:
         if name == "simt" and (path := os.environ.get("CONVNET_SIMT_MODULE")):
             spec = importlib.util.spec_from_file_location("convnet._simt", path)
@@ -120,6 +133,11 @@ def load_module(name: str):
     except ImportError as error:
         hint = "CONVNET_CUDA=require ./go convnet-info builds it where nvcc is found" if name == "cuda" else "run the command through ./go, which builds it"
         raise NoSuchDevice(f"backend {name.split('_')[0]}: this installation has no such backend ({error}); {hint}") from None
+
+
+def tile_table(name: str) -> dict | None:
+    """What a log or a result tells of the measured tiles in force; None: there are none, or the backend has no tiles."""
+    return getattr(load_module(name), "tile_table", TileTable()).stored()
 
 
 def cuda_problem() -> str:

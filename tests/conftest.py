@@ -2,11 +2,14 @@
 with config files."""
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from convnet.backends import Device, choose_backend, cuda_problem, machine_isas
 from workplace import Workplace
 
+os.environ["CONVNET_TILES"] = "off"  # not what somebody has measured on this machine
 HOSTS = [f"host_{isa}" for isa in machine_isas()]
 AVAILABLE = [*HOSTS, "simt"] + ([] if cuda_problem() else ["cuda"])
 

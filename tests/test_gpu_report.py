@@ -241,7 +241,8 @@ def command(tmp_path, monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["gpu_report.py", "--results", str(tmp_path), *arguments])
-        monkeypatch.setenv("CONVNET_CUDA", "require")  # which main() sets: undone after the test
+        for name, value in (("CONVNET_CUDA", "require"), ("CONVNET_TILES", "off")):  # which main() sets: undone after the test
+            monkeypatch.setenv(name, value)
         code = gpu_report.main()
         return code, capsys.readouterr().out
     return run
@@ -296,7 +297,7 @@ def test_what_is_installed_is_not_built(monkeypatch):
 def test_the_stages_call_what_exists_and_end_within_ten_minutes(monkeypatch, complete):
     monkeypatch.setattr(gpu_report.importlib.util, "find_spec", lambda _: complete or None)
     planned = gpu_report.stages(Path("results"), 128, True)
-    assert {"ptx", "sass", "ops", "train-alexnet", "train-alexnet-graphs", "train-cifar-quick-graphs", *sanitize.PLANTED} <= {stage.name for stage in planned}
+    assert {"ptx", "sass", "ops", "tune", "train-alexnet", "train-alexnet-graphs", "train-cifar-quick-graphs", *sanitize.PLANTED} <= {stage.name for stage in planned}
     for stage in planned:
         assert stage.limit < 590
         files = [word for word in stage.command if word.endswith(".py") and not word.startswith("--")]

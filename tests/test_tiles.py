@@ -1,4 +1,5 @@
-"""Which tile the products of conv, fc and local take on a GPU, and how many blocks: what simt is asked to launch."""
+"""Which tile the products of conv, fc and local take on a GPU, and how many blocks, by the rule and by a table: what simt is
+asked to launch."""
 from __future__ import annotations
 
 import re
@@ -6,16 +7,30 @@ import re
 import numpy as np
 import pytest
 
-from convnet.backends import Device
+from conftest import AVAILABLE
+from convnet.backends import Device, load_module
+from convnet.passes import PRECISE
+from guarded import call
+from ops import ROUNDED, at_precision, conv, fc, local
+from small_nets import around, arrays_for, small_net
+from test_ops import check as check_value
 
 TILES = {"small": ("Tile<32, 32, 4, 4>", 32, 32, 64, 512), "wide": ("Tile<32, 128, 8, 8>", 32, 128, 64, 512), "large": ("Tile<64, 128, 8, 8>", 64, 128, 128, 512),
          "tf32": ("MmaTile<Tf32, 128, 128, 64, 64, 4, 2>", 128, 128, 128, 264), "bf16": ("MmaTile<Bf16, 128, 128, 64, 64, 4, 2>", 128, 128, 128, 264),
          "bf16x3": ("MmaTile<Bf16x3, 128, 128, 64, 32, 4, 1>", 128, 128, 256, 264)}  # m, n, threads, blocks wanted
 LEAST_WORK = 256  # k of a part
+KERNELS = [name for name in AVAILABLE if not name.startswith("host")]
 
 
 def ceil_div(a, b):
     return -(-a // b)
+
+
+@pytest.fixture(autouse=True)
+def no_table_is_left():
+    yield
+    for backend in KERNELS:
+        load_module(backend).set_tiles({})
 
 
 @pytest.fixture(params=["simt"])
@@ -111,3 +126,105 @@ def test_local_has_a_product_for_each_pixel(launches):
     shapes = [(520, 1, 2, 8), (2, 520, 1, 1, 1050)], (1050, 1, 2, 8)
     assert check(launches("local_forward", *shapes, stride=1, padding=0, groups=1), "small", 1050, 8, 1, 520, 1, inner=2) == 2
     assert check(launches("local_backward_data", [(1050, 1, 2, 8), (2, 520, 1, 1, 1050)], (520, 1, 2, 8), stride=1, padding=0, groups=1), "small", 520, 8, 1, 263, 4, inner=2) == 4
+
+
+# ---- by a table --------------------------------------------------------------------------------------------------------
+
+KEY = ("conv_forward", "exact", 36, 180, 2, 40, 9)  # of the shapes below
+SHAPES, WINDOW = ([(80, 5, 7, 9), (40, 3, 3, 72)], (72, 3, 5, 9)), {"stride": 1, "padding": 0, "groups": 2}
+
+
+@pytest.mark.parametrize("tile", ["large", "wide", "small"])
+@pytest.mark.parametrize("parts", [1, 2, 3, 40])
+def test_a_table_decides_what_is_launched(launches, tile, parts):
+    load_module("simt").set_tiles({KEY: (tile, parts)})
+    kernel, grid, block, _ = (found := launches("conv_forward", *SHAPES, **WINDOW))[0]
+    name, m, n, threads, _ = TILES[tile]
+    assert f"<float, {name}, true>" in kernel and block == (threads, 1, 1)
+    assert grid == (ceil_div(36, m) * ceil_div(180, n), 2, parts)
+    assert [launch[0] for launch in found[1:]] == ["sum_parts_kernel<float>"] * (parts > 1)
+
+
+@pytest.mark.parametrize("precision", ROUNDED)
+def test_a_rounded_product_is_on_tensor_cores_or_not_as_the_table_has_it(launches, precision):
+    for tile in (precision, "small"):
+        load_module("simt").set_tiles({(KEY[0], precision, *KEY[2:]): ("mma" if tile == precision else tile, 5)})
+        (kernel, grid, *_), _ = launches("conv_forward", *SHAPES, **WINDOW, precision=precision)
+        assert f"<float, {TILES[tile][0]}, true>" in kernel and grid[2] == 5
+
+
+def test_a_line_is_for_its_own_product_op_and_precision(launches):
+    by_rule = launches("conv_forward", *SHAPES, **WINDOW)
+    for i, other in enumerate(("local_forward", "tf32", 37, 184, 1, 41, 8)):
+        load_module("simt").set_tiles({(*KEY[:i], other, *KEY[i + 1 :]): ("small", 7)})
+        assert launches("conv_forward", *SHAPES, **WINDOW) == by_rule
+
+
+@pytest.mark.parametrize(("tile", "parts"), [("large", 0), ("large", -1), ("large", 41), ("mma", 1), ("huge", 1)])
+def test_a_way_that_cannot_be_is_refused_and_the_table_before_stays(launches, tile, parts):
+    load_module("simt").set_tiles({KEY: ("small", 7)})
+    with pytest.raises(ValueError):
+        load_module("simt").set_tiles({KEY: (tile, parts)})
+    assert launches("conv_forward", *SHAPES, **WINDOW)[0][1][2] == 7
+    with pytest.raises(ValueError):
+        load_module("simt").set_tiles({(*KEY[:5], 2**40, 1): ("small", 65536)})  # more than a grid can have
+
+
+FORCED = [*conv.cases("odd", (9, 5, 6, 10), (70, 3, 2), stride=2, padding=1, exact=True), *conv.cases("groups", (14, 3, 4, 13), (74, 2, 2), groups=2),
+          *fc.cases("odd", (41, 133), (67, 133)), *fc.cases("integers", (70, 5), (35, 5), exact=True),
+          *local.cases("odd", (9, 3, 4, 66), (70, 2, 2), padding=1, exact=True), *local.cases("groups", (6, 3, 3, 5), (10, 3, 3), groups=2)]
+
+
+def key_of(device, case):
+    """Of the product that the case is; it has been called."""
+    if case.op != "fc_backward_update":
+        return device.ops.last_tile()[0]
+    (inputs, images), (outputs, _) = (array.shape for array in list(case.inputs.values())[:2])
+    return ("conv_backward_filters", "exact", outputs, inputs, 1, 1, ceil_div(images, 4) * 4)
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("case", FORCED, ids=lambda case: case.id)
+def test_every_tile_and_number_of_parts_gives_the_right_values(backend, case):
+    with Device(backend, threads=2) as device:
+        for precision in ("exact", *ROUNDED) if case.op in PRECISE else ("exact",):
+            asked = case if precision == "exact" else at_precision(case, precision)
+            call(device, asked, "float32")
+            key = key_of(device, case)
+            assert key[1] == precision
+            for tile in ("large", "wide", "small") if precision == "exact" else ("small", "mma"):
+                for parts in {parts for parts in (1, 2, 5, key[5]) if parts <= key[5]} if precision in ("exact", "bf16x3") else {min(3, key[5])}:
+                    device.ops.set_tiles({key: (tile, parts)})
+                    check_value(asked, "float32", call(device, asked, "float32"))
+                    assert case.op == "fc_backward_update" or device.ops.last_tile() == (key, (tile, parts))
+
+
+NET = around("type=conv\nfilters=8\nfilterSize=3\npadding=1\ninitW=0.3")
+
+
+def one_step(net):
+    """The weights after a step, and the bytes of the plan's workspaces."""
+    plan = net.plan(5, "train")
+    plan.run({**dict(enumerate(arrays_for(net))), "state": net.state(0, [0.1] * len(net.rate_slots))})
+    plan.synchronize()
+    return {name: net.get(name) for name in net.weight_names()}, plan._workspaces[0]
+
+
+def test_a_plan_has_the_workspace_that_the_table_asks_for():
+    key = ("conv_forward", "exact", 8, 36 * 8, 1, 3, 9)
+    with small_net(*NET, backend="simt", dtype="float32") as net:
+        by_rule, before = one_step(net)
+    load_module("simt").set_tiles({key: ("wide", 3)})
+    with small_net(*NET, backend="simt", dtype="float32") as net:
+        by_table, after = one_step(net)
+        assert before < after == 3 * 8 * 36 * 8 * 4
+        for name, weights in by_rule.items():
+            np.testing.assert_allclose(by_table[name], weights, rtol=1e-4, atol=1e-6)
+
+
+def test_a_table_that_changes_under_a_plan_is_told_by_the_op():
+    with small_net(*NET, backend="simt", dtype="float32") as net:
+        one_step(net)
+        load_module("simt").set_tiles({("conv_forward", "exact", 8, 36 * 8, 1, 3, 9): ("wide", 3)})
+        with pytest.raises(ValueError, match=r"conv_bias_forward: expected \(workspace\).shape.size"):
+            one_step(net)

@@ -17,11 +17,11 @@ def tiles(count, size):
     return -(-count // size)
 
 
-def parts(m, n, groups, units, unit):
-    """512 blocks are wanted; each part has 256 products of a sum or more, and no part of a unit."""
+def way(m, n, groups, units, unit):
+    """The tile and the parts: 512 blocks are wanted; each part has 256 products of a sum or more, and no part of a unit."""
     wide, large = tiles(m, 32) * 32, tiles(m, 64) * 64
-    tile_m, tile_n = (32, 32) if n <= 64 else (32, 128) if 5 * wide < 4 * large else (64, 128)
-    return max(1, min(512 // max(1, tiles(m, tile_m) * tiles(n, tile_n) * groups), units * unit // 256, units))
+    tile, tile_m, tile_n = ("small", 32, 32) if n <= 64 else ("wide", 32, 128) if 5 * wide < 4 * large else ("large", 64, 128)
+    return tile, max(1, min(512 // max(1, tiles(m, tile_m) * tiles(n, tile_n) * groups), units * unit // 256, units))
 
 
 def problems(count, local):
@@ -38,12 +38,13 @@ def problems(count, local):
 
 
 def products(images, filters, acts, stride, groups, local):
-    """(m, n, groups, units, unit) of forward and of backward_data."""
+    """(m, n, groups, units, unit) of forward, of backward_data and of the weights' gradient."""
     channels, down, across, outputs = filters[-4:]
     taps, pixels, n = tiles(down, stride) * tiles(across, stride), images[1] * images[2], fours(images[3])
     outputs //= groups
     if local:
-        return ((outputs, n, groups * acts[1] * acts[2], channels, down * across), (channels, n, groups * pixels, tiles(outputs, 4), 4 * taps))
+        return ((outputs, n, groups * acts[1] * acts[2], channels, down * across), (channels, n, groups * pixels, tiles(outputs, 4), 4 * taps),
+                (outputs, channels * down * across, groups * acts[1] * acts[2], 1, n))
     area, phases = tiles(images[1], stride) * tiles(images[2], stride), min(stride, images[1]) * min(stride, images[2])
     return ((outputs, acts[1] * acts[2] * n, groups, channels, down * across), (channels, area * n, groups * phases, tiles(outputs, 4), 4 * taps),
             (outputs, channels * down * across, groups, acts[1] * acts[2], n))
@@ -55,22 +56,22 @@ KERNELS = pytest.mark.parametrize("backend", [name for name in AVAILABLE if not 
 @KERNELS
 @pytest.mark.parametrize("op", ["conv", "local"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_workspaces_hold_the_parts_that_the_shapes_ask_for(backend, op, dtype):
+@pytest.mark.parametrize("number", [50, 1000])  # few find most mistakes, and soon
+def test_workspaces_hold_the_parts_that_the_shapes_ask_for(backend, op, dtype, number):
     bytes_of = {"float32": 4, "float64": 8}[dtype]
     several = 0
     with Device(backend, threads=1) as device:
-        for images, filters, acts, stride, groups in problems(1000, op == "local"):
+        for images, filters, acts, stride, groups in problems(number, op == "local"):
             i, f, a = (Tensor(0, shape, dtype, shape[-1]) for shape in (images, filters, acts))
-            calls = {"forward": (i, f, a), "backward_data": (a, f, i), "backward_filters": (i, a, f)}
-            for (name, tensors), product in zip(calls.items(), products(images, filters, acts, stride, groups, op == "local"), strict=False):
-                count, output = parts(*product), tensors[-1].shape
+            calls = {"forward": (i, f, a), "backward_data": (a, f, i), "backward_weights" if op == "local" else "backward_filters": (i, a, f)}
+            for (name, tensors), product in zip(calls.items(), products(images, filters, acts, stride, groups, op == "local"), strict=True):
+                (tile, count), output = way(*product), tensors[-1].shape
                 expected = count * int(np.prod(output[:-1])) * fours(output[-1]) * bytes_of if count > 1 else 0
                 found = getattr(device.ops, f"{op}_{name}_workspace")(device, *tensors, stride=stride, padding=0, groups=groups)
                 assert found == expected, (name, images, filters, acts, stride, groups)
+                assert device.ops.last_tile() == ((f"{op}_{name}", "exact", *product), (tile, count))
                 several += count > 1
-            if op == "local":
-                assert device.ops.local_backward_weights_workspace(device, i, a, f, stride=stride, padding=0, groups=groups) == 0
-    assert several > 200
+    assert several > number // 5
 
 
 @KERNELS
@@ -85,6 +86,6 @@ def test_workspaces_of_other_ops(backend):
         assert ops.spatial_lrn_backward_workspace(device, maps, maps, maps, maps, **norm) == 3 * 5 * 4 * 7 * 4
         assert ops.lcn_backward_workspace(device, maps, maps, maps, maps, maps, **norm) == 3 * 5 * 4 * 7 * 4
         assert ops.bias_backward_workspace(device, maps, tensor(3)) == 0
-        assert ops.fc_forward_workspace(device, inputs, weights, acts) == parts(9, 8, 1, 1000, 1) * 9 * 8 * 4 == 3 * 288
+        assert ops.fc_forward_workspace(device, inputs, weights, acts) == way(9, 8, 1, 1000, 1)[1] * 9 * 8 * 4 == 3 * 288
         assert ops.fc_backward_data_workspace(device, acts, weights, inputs) == 0
         assert ops.fc_backward_weights_workspace(device, tensor(9, 1000), tensor(7, 1000), tensor(9, 7)) == 0

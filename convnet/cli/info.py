@@ -141,8 +141,25 @@ def pycuda() -> dict:
     return {"version": installed, "usable": not problem, "problem": problem, "mend": mend}
 
 
+def tiles(name: str) -> str:
+    """Which tiles the products of conv, fc and local take."""
+    try:
+        from convnet.backends import tile_table
+
+        table = tile_table(name)
+    except Exception as error:  # as above
+        return f"tiles: {error}"
+    if not table:
+        return "tiles by the rule of shapes: none were measured on this device"
+    return f"tiles of {table['lines']} products as measured ({table['digest']}): {', '.join(table['files'])}"
+
+
 def gather() -> dict:
     build = build_info()
+    backends = {"cuda": cuda(), "host": host(), "simt": backend("_simt")}
+    for name in ("cuda", "simt"):
+        if backends[name]["usable"]:
+            backends[name]["tiles"] = tiles(name)
     return {
         "version": version(),
         "commit": commit(),
@@ -152,7 +169,7 @@ def gather() -> dict:
         "platform": platform.platform(),
         "compiler": getattr(build, "compiler", ""),
         "host_flags": getattr(build, "host_flags", ""),
-        "backends": {"cuda": cuda(), "host": host(), "simt": backend("_simt")},
+        "backends": backends,
         "pycuda": pycuda(),
     }
 
@@ -187,6 +204,7 @@ def report(info: dict) -> str:
         heading = f"{name:<8}"
         words = facts.get(name, [info["pycuda"]["version"]] if info["pycuda"]["version"] else [])
         words = words + [devices_line(device) for device in state.get("devices", [])]
+        words += [state["tiles"]] if "tiles" in state else []
         words += [state["problem"]] if state["problem"] else []
         words += [f"to mend: {state['mend']}"] if state["mend"] else []
         for word in words or ["usable"]:

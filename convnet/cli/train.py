@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__, checkpoint
-from ..backends import Device, choose_backend, cores, host_isa, load_module
+from ..backends import Device, choose_backend, cores, host_isa, load_module, tile_table
 from ..cfgfile import read_text
 from ..config import Config, parse_config, read_config
 from ..data import (
@@ -132,7 +132,7 @@ def train(argv: list[str] | None = None) -> int:
                                                      header.get("sources", {}))
         devices = open_devices(stack, graph, backend, options)
         log.start(convnet=__version__, commit=commit(), python=platform.python_version(), numpy=np.__version__, backend=backend,
-                  isa=host_isa() if backend == "host" else None, devices=device_names(devices), options=options.stored(),
+                  isa=host_isa() if backend == "host" else None, tiles=tile_table(backend), devices=device_names(devices), options=options.stored(),
                   resumed=str(resumed) if resumed else None)
         net = Net(config, data, devices, options.seed, "float64" if options.check_grads else "float32", options.mini, options.conserve_mem,
                   precision=options.precision, sources=sources, graphs=options.graphs)

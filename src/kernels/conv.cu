@@ -6,14 +6,14 @@ namespace convnet {
 namespace {
 
 Product forward_product(Shape filters, Shape acts, int groups) {
-  return {filters[3] / groups, columns_of(acts[1] * acts[2], acts), groups, filters[0], filters[1] * filters[2]};
+  return {"conv_forward", filters[3] / groups, columns_of(acts[1] * acts[2], acts), groups, filters[0], filters[1] * filters[2]};
 }
 
 Product backward_data_product(Shape filters, Shape images, int stride, int groups) {
   const std::int64_t s = stride, area = ceil_div(images[1], s) * ceil_div(images[2], s);  // of the phase with the most pixels
   const std::int64_t phases = std::min(s, images[1]) * std::min(s, images[2]);
   const std::int64_t taps = ceil_div(filters[1], s) * ceil_div(filters[2], s);
-  return {filters[0], columns_of(area, images), groups * phases, ceil_div<std::int64_t>(filters[3] / groups, quad), quad * taps};
+  return {"conv_backward_data", filters[0], columns_of(area, images), groups * phases, ceil_div<std::int64_t>(filters[3] / groups, quad), quad * taps};
 }
 
 // `images`, `filters` and `acts` are In or Out: a tensor or its gradient.

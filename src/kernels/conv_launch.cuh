@@ -6,6 +6,7 @@
 #include "conv_problem.h"
 #include "mma_tile.cuh"
 #include "ops.h"
+#include "tiles.h"
 
 namespace convnet {
 
@@ -18,20 +19,6 @@ using Small = Tile<32, 32, 4, 4>;
 template <class Math>
 using Mma = MmaTile<Math, 128, 128, 64, Math::planes == 1 ? 64 : 32, 4, Math::planes == 1 ? 2 : 1>;
 
-// The product that a call is: (m, n) of each group, and of each phase of conv_backward_data and pixel of local, and its
-// k: units that no part divides, of so many each.
-struct Product {
-  std::int64_t m, n, groups, units, unit;
-};
-
-// How a product is computed: on tensor cores unless `exact`, in which tile, and how many blocks share the k of a tile.
-enum class Size { large, wide, small, mma };
-struct Way {
-  Precision precision;
-  Size size;
-  int parts;
-};
-
 inline std::int64_t tiles_over(std::int64_t size, int tile) { return ceil_div<std::int64_t>(size, tile); }
 
 // So many parts that a large GPU is full (132 multiprocessors, each with blocks_wanted / 132), each with work enough to
@@ -43,9 +30,9 @@ int pick_parts(const Product& p, std::int64_t blocks_wanted) {
   return int(std::max<std::int64_t>(1, std::min({blocks_wanted / blocks, p.units * p.unit / least_work, p.units})));
 }
 
-// Exactly: with the large tile unless it wastes over a fifth more rows than the wide one; the small one where there are
-// few columns. As with the parts, shapes alone decide, so that rows with and without padding are summed in the same order.
-inline Way pick_way(const Product& p) {
+// What no table has. Exactly: with the large tile unless it wastes over a fifth more rows than the wide one; the small one where
+// there are few columns. As with the parts, shapes alone decide, so that rows with and without padding are summed in the same order.
+inline Way exact_by_rule(const Product& p) {
   constexpr std::int64_t blocks_wanted = 512;
   if (p.n <= 2 * Small::n) return {Precision::exact, Size::small, pick_parts<Small>(p, blocks_wanted)};
   const std::int64_t wide = tiles_over(p.m, Wide::m) * Wide::m, large = tiles_over(p.m, Large::m) * Large::m;
@@ -53,12 +40,19 @@ inline Way pick_way(const Product& p) {
   return {Precision::exact, Size::large, pick_parts<Large>(p, blocks_wanted)};
 }
 
-// As `precision` allows: on tensor cores, where there are any and the tile is not mostly empty.
-inline Way pick_way(Stream stream, Dtype dtype, Precision precision, const Product& p) {
+// The same where operands may be rounded: on tensor cores, unless the tile is mostly empty.
+inline Way rounded_by_rule(Precision precision, const Product& p) {
   constexpr std::int64_t blocks_wanted = 264;
-  const bool rounds = precision != Precision::exact && precision != Precision::fast;
-  if (!rounds || dtype != Dtype::float32 || p.m <= Mma<Tf32>::m / 4 || p.n <= Mma<Tf32>::n / 2 || !has_tensor_cores(stream)) return pick_way(p);
+  if (p.m <= Mma<Tf32>::m / 4 || p.n <= Mma<Tf32>::n / 2) return exact_by_rule(p);
   return {precision, Size::mma, pick_parts<Mma<Tf32>>(p, blocks_wanted)};
+}
+
+inline Way pick_way(const Product& p) { return measured_way(Precision::exact, p, exact_by_rule(p)); }
+
+// As `precision` allows, where there are tensor cores.
+inline Way pick_way(Stream stream, Dtype dtype, Precision precision, const Product& p) {
+  if (!rounds(precision) || dtype != Dtype::float32 || !has_tensor_cores(stream)) return pick_way(p);
+  return measured_way(precision, p, rounded_by_rule(precision, p));
 }
 
 // Calls body(tile, vector): the template arguments of a kernel that is exact.
@@ -87,7 +81,7 @@ void with_any_tile(const Way& way, bool vector, Body body) {
 inline std::int64_t columns_of(std::int64_t pixels, Shape shape) { return pixels * ceil_div<std::int64_t>(shape.images(), quad) * quad; }
 
 inline Product backward_filters_product(Shape filters, Shape acts, int groups) {
-  return {filters[3] / groups, filters.rows(), groups, acts[1] * acts[2], columns_of(1, acts)};
+  return {"conv_backward_filters", filters[3] / groups, filters.rows(), groups, acts[1] * acts[2], columns_of(1, acts)};
 }
 
 // The parts of an output: as it, but for their own padding.

@@ -9,16 +9,16 @@ namespace {
 
 // Of each pixel of the acts, or, of local_backward_data, of the images.
 Product local_forward_product(Shape filters, Shape acts, int groups) {
-  return {filters[3] / groups, columns_of(1, acts), groups * acts[1] * acts[2], filters[0], filters[1] * filters[2]};
+  return {"local_forward", filters[3] / groups, columns_of(1, acts), groups * acts[1] * acts[2], filters[0], filters[1] * filters[2]};
 }
 
 Product local_backward_data_product(Shape filters, Shape images, int stride, int groups) {
   const std::int64_t s = stride, taps = ceil_div(filters[1], s) * ceil_div(filters[2], s);
-  return {filters[0], columns_of(1, images), groups * images[1] * images[2], ceil_div<std::int64_t>(filters[3] / groups, quad), quad * taps};
+  return {"local_backward_data", filters[0], columns_of(1, images), groups * images[1] * images[2], ceil_div<std::int64_t>(filters[3] / groups, quad), quad * taps};
 }
 
 Product local_backward_weights_product(Shape filters, Shape acts, int groups) {
-  return {filters[3] / groups, filters.rows(), groups * acts[1] * acts[2], 1, columns_of(1, acts)};
+  return {"local_backward_weights", filters[3] / groups, filters.rows(), groups * acts[1] * acts[2], 1, columns_of(1, acts)};
 }
 
 // What the kernels count in 32 bits, as in conv; and the rows of all weights.
@@ -89,7 +89,7 @@ std::int64_t local_backward_data_workspace(Stream, In acts_grad, In weights, Out
 
 std::int64_t local_backward_weights_workspace(Stream, In images, In acts_grad, Out weights_grad, int stride, int padding, int groups) {
   CHECK_LOCAL(images, weights_grad, acts_grad);
-  return 0;
+  return parts_bytes(pick_way(local_backward_weights_product(first_filters(weights_grad).shape, acts_grad.shape, groups)).parts, weights_grad);  // 0: there is one unit
 }
 
 }  // namespace convnet

@@ -23,7 +23,8 @@ namespace convnet {
 //          is about 3 times that of exact, and 5 times in backward_filters, where both are smaller.
 //   bf16x3, tf32, bf16
 //          float32 operands are rounded for tensor cores, and summed in float32: to the sum of two bfloat16, to tf32 or to
-//          bfloat16. On cuda and simt, from sm_80 on, where m > 32 and n > 64 (conv_launch.cuh); all else is exact, as is host.
+//          bfloat16. On cuda and simt, from sm_80 on, where m > 32 and n > 64 (conv_launch.cuh) or a table has it so (tiles.h); all
+//          else is exact, as is host.
 //          Each result is within (8 D^1/2 + 8) u S + e S of the exact one; D and S are the number of products and the sum of
 //          their absolute values, e = 2^-14.4, 2^-9.99 and 2^-6.99. bf16x3 makes NaN of infinite operands. On simt the root
 //          mean square of the error of conv2 to conv5 of AlexNet, by S, is 2e-7, 1e-5 and 1e-4 (exact: 1e-8).
