@@ -165,7 +165,7 @@ class WithoutInput(Ours):
 
     @functools.cached_property
     def run_bare(self) -> Callable[[], None]:
-        calls = [step.call for step in self.plan.steps if step.op not in INPUT_OPS]
+        calls = self.plan.calls([step for step in self.plan.steps if step.op not in INPUT_OPS])
 
         def queue() -> None:
             for call in calls:

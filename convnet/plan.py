@@ -133,13 +133,18 @@ class Plan:
         for step in self.steps:
             step.call = self._call(step, arenas)
         self._waits, self._records = self._events()
-        self._calls, self._graph, self._runs = [], None, 0
-        for step in self.steps[len(self._uploads):]:
-            assert step.op != "upload"  # they come first (Compiler.uploads): what a graph reads lies there before it is launched
+        assert self.steps[: len(self._uploads)] == self._uploads  # they come first (Compiler.uploads): what a graph reads lies there before it is launched
+        self._calls, self._graph, self._runs = self.calls(self.steps[len(self._uploads):]), None, 0
+
+    def calls(self, steps: list[Step]) -> list[Callable[[], None]]:
+        """What queues some of the steps, each behind those of other devices that it waits for."""
+        calls: list[Callable[[], None]] = []
+        for step in steps:
             device = self.devices[step.device]
-            self._calls += [partial(device.ops.event_wait, device, self._records[other][0]) for other in self._waits[step]]
-            self._calls.append(step.call)
-            self._calls += [partial(device.ops.event_record, device, event) for event in self._records[step]]
+            calls += [partial(device.ops.event_wait, device, self._records[other][0]) for other in self._waits[step]]
+            calls.append(step.call)
+            calls += [partial(device.ops.event_record, device, event) for event in self._records[step]]
+        return calls
 
     def _call(self, step: Step, arenas: dict[int, int]) -> Callable[[], None]:
         device = self.devices[step.device]
