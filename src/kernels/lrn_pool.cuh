@@ -118,7 +118,8 @@ __device__ T denom_at(const Images<const T>& inputs, int c, int y, int x, int n,
 
 // A pixel is normalized for each window that it is in. Threads: x = image, y = row (channel, y, x) of acts.
 template <bool three_quarters, class T>
-__global__ void lrn_max_pool_forward_kernel(Images<const T> inputs, Images<T> acts, WindowGrid windows, int size, T scale, T power, T bias) {
+__global__ void __launch_bounds__(rows_threads, 1)
+lrn_max_pool_forward_kernel(Images<const T> inputs, Images<T> acts, WindowGrid windows, int size, T scale, T power, T bias) {
   const Place place = this_place();
   if (place.row >= acts.rows() || place.n >= acts.images) return;
   const auto [c, y, x, n] = element_at(acts, place);
@@ -132,8 +133,9 @@ __global__ void lrn_max_pool_forward_kernel(Images<const T> inputs, Images<T> ac
 
 // Threads: x = image, y = row (channel, y, x) of inputs. Channel c feeds the channels j whose window holds c.
 template <bool three_quarters, class T>
-__global__ void lrn_max_pool_backward_kernel(Images<const T> inputs, Images<const T> acts, Images<const T> acts_grad, Images<T> inputs_grad,
-                                             WindowGrid windows, int size, T scale, T power, T bias, bool relu) {
+__global__ void __launch_bounds__(rows_threads, 1)
+lrn_max_pool_backward_kernel(Images<const T> inputs, Images<const T> acts, Images<const T> acts_grad, Images<T> inputs_grad,
+                             WindowGrid windows, int size, T scale, T power, T bias, bool relu) {
   const Place place = this_place();
   if (place.row >= inputs.rows() || place.n >= inputs.images) return;
   const auto [c, y, x, n] = element_at(inputs, place);
