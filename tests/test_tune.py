@@ -14,6 +14,7 @@ from convnet.backends import Tensor, load_module, tile_table
 from convnet.cli import info
 from convnet.errors import DataError, MissingInput
 from convnet.tiles import TileTable, own_file, read_tiles, table_for
+from small_nets import DATA, LABELS
 from workplace import events
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -178,13 +179,7 @@ def measured(home, monkeypatch, capsys):
     return run
 
 
-NET = """\
-[data]
-type=data
-dataIdx=0
-[labels]
-type=data
-dataIdx=1
+NET = DATA + LABELS + """\
 [conv1]
 type=conv
 inputs=data
