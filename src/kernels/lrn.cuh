@@ -66,6 +66,16 @@ __global__ void __launch_bounds__(rows_threads) lrn_sliding_forward_kernel(Image
   }
 }
 
+// The gradient of an input from its own, with the denominators held constant, and what the windows that hold it add.
+template <int size, class T>
+__device__ void store_gradient(const Images<T>& inputs_grad, T& target, const T (&terms)[size], T direct, T input, T scale, T power, bool relu) {
+  T sum = 0;
+#pragma unroll
+  for (int j = 0; j < size; ++j) sum += terms[j];
+  inputs_grad.store(&target, direct - 2 * scale * power * input * sum);
+  if (relu) target = relu_gradient(target, input);
+}
+
 // The same of the gradient: the power of a denominator is computed once, not for every window that it is in.
 template <int size, bool three_quarters, class T>
 __global__ void __launch_bounds__(rows_threads) lrn_sliding_backward_kernel(Images<const T> inputs, Images<const T> denoms, Images<const T> acts_grad,
@@ -97,12 +107,7 @@ __global__ void __launch_bounds__(rows_threads) lrn_sliding_backward_kernel(Imag
     shift(reads, next);
     const int c = newest - after;
     if (c < first) continue;
-    T sum = 0;
-#pragma unroll
-    for (int j = 0; j < size; ++j) sum += terms[j];
-    T& target = inputs_grad.row(c, y, x)[n];
-    inputs_grad.store(&target, direct[0] - 2 * scale * power * own[0] * sum);
-    if (relu) target = relu_gradient(target, own[0]);
+    store_gradient(inputs_grad, inputs_grad.row(c, y, x)[n], terms, direct[0], own[0], scale, power, relu);
   }
 }
 

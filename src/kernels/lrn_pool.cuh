@@ -97,12 +97,7 @@ lrn_max_pool_sliding_backward_kernel(Images<const T> inputs, Images<const T> act
     shift(window, next);
     const int c = newest - after;
     if (c < first) continue;
-    T sum = 0;
-#pragma unroll
-    for (int j = 0; j < size; ++j) sum += terms[j];
-    T& target = inputs_grad.row(c, y, x)[n];
-    inputs_grad.store(&target, direct[0] - 2 * scale * power * own[0] * sum);
-    if (relu) target = relu_gradient(target, own[0]);
+    store_gradient(inputs_grad, inputs_grad.row(c, y, x)[n], terms, direct[0], own[0], scale, power, relu);
   }
 }
 
