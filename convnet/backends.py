@@ -68,6 +68,19 @@ def itemsize(dtype: str) -> int:
     return {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2, "uint8": 1}[dtype]
 
 
+def encoded(array: np.ndarray, dtype: str) -> np.ndarray:
+    """An array as memory has it, C-contiguous: bfloat16, which numpy does not know, as the upper halves of float32, rounded to nearest, ties to even."""
+    if dtype != "bfloat16":
+        return np.ascontiguousarray(array, dtype)
+    words = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return np.where(np.isnan(array), 0x7FFF, (words + 0x7FFF + (words >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def decoded(array: np.ndarray, dtype: str) -> np.ndarray:
+    """The numbers of what `encoded` gave; bfloat16 as float32."""
+    return (array.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else array
+
+
 def padded(images: int, dtype: str) -> int:
     """Pitch of a row of so many images: a multiple of 16 bytes, so that any number is moved in vectors; of long rows, of a cache line.
 
@@ -251,18 +264,18 @@ class Device:
 
     def upload(self, tensor: Tensor, array: np.ndarray) -> None:
         """Copies `array`, of the tensor's shape, into it, in the order of the queue."""
-        rows = np.ascontiguousarray(array, tensor.dtype).reshape(tensor.rows, tensor.shape[-1])
+        rows = encoded(array, tensor.dtype).reshape(tensor.rows, tensor.shape[-1])
         if tensor.pitch != tensor.shape[-1]:
-            wide = np.zeros((tensor.rows, tensor.pitch), tensor.dtype)  # np.pad takes four times as long
+            wide = np.zeros((tensor.rows, tensor.pitch), rows.dtype)  # np.pad takes four times as long
             wide[:, : tensor.shape[-1]] = rows
             rows = wide
         self.ops.upload(self, tensor.ptr, rows.ctypes.data, rows.nbytes)
 
     def download(self, tensor: Tensor) -> np.ndarray:
-        """The tensor's values, once the queue has got there."""
-        rows = np.empty((tensor.rows, tensor.pitch), tensor.dtype)
+        """The tensor's values, once the queue has got there; of bfloat16 in float32."""
+        rows = np.empty((tensor.rows, tensor.pitch), "uint16" if tensor.dtype == "bfloat16" else tensor.dtype)
         self.ops.download(self, rows.ctypes.data, tensor.ptr, rows.nbytes)
-        return np.ascontiguousarray(rows[:, : tensor.shape[-1]]).reshape(tensor.shape)
+        return decoded(np.ascontiguousarray(rows[:, : tensor.shape[-1]]), tensor.dtype).reshape(tensor.shape)
 
     def synchronize(self) -> None:
         self.ops.stream_synchronize(self)

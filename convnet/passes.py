@@ -14,6 +14,9 @@ RECOMPUTED = ELEMENTWISE - {"neuron_backward", "eltmax_backward"} | {"lrn_forwar
 PRECISE = {"conv_forward", "conv_bias_forward", "conv_backward_data", "conv_backward_filters", "fc_forward", "fc_bias_forward", "fc_backward_data", "fc_backward_weights"}
 # How much (Precision in ops.h), and the backends where it is not the same as exact.
 PRECISIONS = {"exact": {"host", "simt", "cuda"}, "fast": {"host"}, "bf16x3": {"simt", "cuda"}, "tf32": {"simt", "cuda"}, "bf16": {"simt", "cuda"}}
+# Ops that take their activities in bfloat16, and what these are called in ops.h.
+NARROW = {"neuron_forward", "neuron_backward", "scaled_copy"}
+ACTIVITIES = {"images", "images_grad", "inputs", "inputs_grad", "acts", "acts_grad", "saved", "others"}
 # The gradient of a cost -> that of what makes its probabilities, with which scalars; and both in one op.
 FUSED_COSTS = {"logreg_backward": ("softmax_backward", set(), "logreg_softmax_backward"),
                "bce_backward": ("neuron_backward", {"logistic"}, "bce_logistic_backward")}

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from convnet.backends import Device, Tensor, itemsize
+from convnet.backends import Device, Tensor, encoded, itemsize
+from convnet.passes import ACTIVITIES
 from convnet.recorder import arguments
 
 GUARD = 256  # bytes before and after every tensor
@@ -39,8 +40,9 @@ class Arena:
     def holding(self, array: np.ndarray, dtype: str, tight: bool = False, fill: int = READ) -> Tensor:
         """A tensor with these values; the columns of padding stay NaN."""
         tensor = self.tensor(array.shape, dtype, tight, fill)
-        rows = np.full((tensor.rows, tensor.pitch * itemsize(dtype)), 0xFF, np.uint8).view(dtype)
-        rows[:, : array.shape[-1]] = array.reshape(tensor.rows, array.shape[-1])
+        stored = encoded(array, dtype)
+        rows = np.full((tensor.rows, tensor.pitch * itemsize(dtype)), 0xFF, np.uint8).view(stored.dtype)
+        rows[:, : array.shape[-1]] = stored.reshape(tensor.rows, array.shape[-1])
         self.device.ops.upload(self.device, tensor.ptr, rows.ctypes.data, rows.nbytes)
         return tensor
 
@@ -62,16 +64,20 @@ def make_inputs(ops, stream, case, inputs) -> None:
 
 
 def call(device: Device, case, dtype: str, *, tight: bool = False, add: dict[str, np.ndarray] | None = None) -> tuple[np.ndarray, ...]:
-    """Runs a case; `add`: what the outputs hold before, when the result is to be added."""
+    """Runs a case; `add`: what the outputs hold before, when the result is to be added. dtype bfloat16: of the activities, beside weights of float32."""
     arena = Arena(device)
     ops = device.ops
+
+    def kind_of(name: str) -> str:
+        return case.keep.get(name, dtype if dtype != "bfloat16" or name in ACTIVITIES else "float32")
+
     # Nothing equals NaN, which hides what is compared out of bounds: tight inputs lie between zeros.
-    inputs = [arena.holding(array, case.keep.get(name, dtype), tight, 0 if tight else READ) for name, array in case.inputs.items()]
+    inputs = [arena.holding(array, kind_of(name), tight, 0 if tight else READ) for name, array in case.inputs.items()]
     make_inputs(ops, device, case, inputs)
     outputs = []
     for name, shape in case.outputs.items():
         before = (add or case.initial).get(name)
-        kind = case.keep.get(name, dtype)
+        kind = kind_of(name)
         tensor = arena.tensor(shape, kind, tight) if before is None else arena.holding(before, kind, tight, WRITTEN)
         outputs.append(tensor.adding(bool(add)))
     workspace = []

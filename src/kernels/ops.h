@@ -3,7 +3,8 @@
 // Order of arguments: stream, what is read, what is written, scalars. Activities are (channels, height,
 // width, images), images fastest; an `Out` with `add` set has the result added to what it holds, else it
 // is overwritten. Every tensor of a call has the same floating type (float32 or float64) unless it says
-// otherwise. `_grad` is the derivative of the cost, summed over the images of the minibatch.
+// otherwise; on cuda and simt, images, inputs and acts, and their gradients, may be bfloat16 in many ops, and all else
+// float32: computing is done in float32, and what is stored is rounded to nearest, once. `_grad` is the derivative of the cost, summed over the images of the minibatch.
 // Beside an op stand its output's shape, and the bytes of scratch memory it needs, where it needs any:
 // `workspace` is uint8, 64-byte aligned, and what it holds before and after means nothing.
 #pragma once

@@ -4,12 +4,7 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
-
-#ifdef __CUDACC__
-#define HOST_DEVICE __host__ __device__
-#else
-#define HOST_DEVICE
-#endif
+#include "bfloat16.h"
 
 namespace convnet {
 
@@ -19,6 +14,8 @@ constexpr std::int64_t size_of(Dtype dtype) {
   return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : dtype == Dtype::uint8 ? 1 : 2;
 }
 const char* name_of(Dtype dtype);
+// What numbers that are stored as `dtype` are computed in: the type of weights, biases and sums beside such activities.
+constexpr Dtype computed(Dtype dtype) { return dtype == Dtype::bfloat16 ? Dtype::float32 : dtype; }
 
 constexpr int max_rank = 5;
 
@@ -96,7 +93,7 @@ struct Images {
     return data + ((std::int64_t(c) * height + y) * width + x) * pitch;
   }
   HOST_DEVICE std::int64_t rows() const { return std::int64_t(channels) * height * width; }
-  HOST_DEVICE void store(T* target, T value) const { *target = add ? sum_of(*target, value) : value; }
+  HOST_DEVICE void store(T* target, Computed<T> value) const { *target = add ? sum_of<Computed<T>>(*target, value) : value; }
 };
 
 // Any tensor as kernels see it that care about rows only: (rows, images).
@@ -109,7 +106,7 @@ struct Rows {
   bool add;
 
   HOST_DEVICE T* row(std::int64_t r) const { return data + r * pitch; }
-  HOST_DEVICE void store(T* target, T value) const { *target = add ? sum_of(*target, value) : value; }
+  HOST_DEVICE void store(T* target, Computed<T> value) const { *target = add ? sum_of<Computed<T>>(*target, value) : value; }
 };
 
 template <class T>
@@ -154,7 +151,7 @@ void check_dtype(const char* op, const char* name, Dtype dtype, Dtype expected);
   do { CHECK_SHAPE(tensor, (other).shape); CHECK_DTYPE(tensor, (other).dtype); } while (0)
 #define CHECK_DTYPE(tensor, expected) ::convnet::check_dtype(__func__, #tensor, (tensor).dtype, expected)
 
-// Calls body(T{}) with T the C++ type of `dtype`: the one place where types are told apart.
+// Calls body(T{}) with T the C++ type of `dtype`: these two are the one place where types are told apart.
 template <class Body>
 void with_float_type(const char* op, Dtype dtype, Body body) {
   if (dtype == Dtype::float32) body(float{});
@@ -162,5 +159,13 @@ void with_float_type(const char* op, Dtype dtype, Body body) {
   else fail_check(op, std::string("dtype ") + name_of(dtype) + ", expected float32 or float64");
 }
 #define WITH_FLOAT_TYPE(tensor, ...) ::convnet::with_float_type(__func__, (tensor).dtype, __VA_ARGS__)
+
+// The same of activities, which may be stored as bfloat16.
+template <class Body>
+void with_stored_type(const char* op, Dtype dtype, Body body) {
+  if (dtype == Dtype::bfloat16) body(bfloat16{});
+  else with_float_type(op, dtype, body);
+}
+#define WITH_STORED_TYPE(tensor, ...) ::convnet::with_stored_type(__func__, (tensor).dtype, __VA_ARGS__)
 
 }  // namespace convnet

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 Arrays = tuple[np.ndarray, ...]
-UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+UNIT = {"float32": 2.0**-24, "float64": 2.0**-53, "bfloat16": 2.0**-8}
 # Precisions that round operands (ops.h), and what that may add to the error of a product, relative: of an operand,
 # 2^-11 to 10 bits of fraction, 2^-8 to 7; twice 7 bits leave 2^-16, and of their four products one is left out.
 ROUNDED = {"tf32": 2 * 2**-11 + 2**-22, "bf16": 2 * 2**-8 + 2**-16, "bf16x3": 3 * 2**-16 + 2**-30}
