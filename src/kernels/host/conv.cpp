@@ -57,11 +57,9 @@ struct GatherPlans {
     if (many)
       many_plan->run(stream, images_from<T>(inputs, 0, many), filters,
                      images_from<T>(outputs, 0, many), memory, epilogue);
-    if (few) {
-      const Out target = images_from<T>(outputs, many, few);
-      few_plan->run(stream, images_from<T>(inputs, many, few), filters, target, memory);
-      finish(stream, target, target.shape[1] * target.shape[2], epilogue);
-    }
+    if (few)
+      few_plan->run(stream, images_from<T>(inputs, many, few), filters,
+                    images_from<T>(outputs, many, few), memory, epilogue);
   }
 };
 

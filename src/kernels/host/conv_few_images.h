@@ -141,7 +141,7 @@ struct FewGather {
     int width() const { return lane.vectors * simd::lanes<T>; }
   };
 
-  void run(Stream stream, In inputs_tensor, In filters_tensor, Out outputs_tensor, void* workspace) const {
+  void run(Stream stream, In inputs_tensor, In filters_tensor, Out outputs_tensor, void* workspace, const Epilogue<T>& epilogue) const {
     WorkspaceParts parts(workspace);
     const int threads = thread_count(stream);
     const Workspace w = divide(parts, threads);
@@ -193,7 +193,8 @@ struct FewGather {
       const bool joined = out_step == 1 && place.run.count == target.width * chunk;
       const int rows_at_once = joined ? place.ys.count : 1;
       for (int y = 0; y < place.ys.count; y += rows_at_once)
-        store_rows(target, task, place.first_image, place.ys.first + y, rows_at_once, place.run, task.sums + std::int64_t(y) * place.run.count * task.width());
+        store_rows(target, task, place.first_image, place.ys.first + y, rows_at_once, place.run,
+                   task.sums + std::int64_t(y) * place.run.count * task.width(), epilogue);
     });
   }
 
@@ -265,22 +266,24 @@ struct FewGather {
   }
 
   // Sums (rows, pixels of the run, lanes) of rows of a sequence into the outputs.
-  void store_rows(const Images<T>& target, const Task& task, int first_image, int y, int rows, Block run, const T* sums) const {
+  void store_rows(const Images<T>& target, const Task& task, int first_image, int y, int rows, Block run, const T* sums,
+                  const Epilogue<T>& epilogue) const {
     using simd::lanes;
     const int members = y_axis.members * x_axis.members;
     const Sequence &down = y_sequences[task.y_phase], &across = x_sequences[task.x_phase];
     // Whole pixels of a square of sums.
     const int square_pixels = std::max(1, lanes<T> / chunk), pixels = rows * run.count / chunk;
-    const PixelStore<T> store_pixels(out_step * target.pitch, out_step == 1 && chunk == p.images, chunk, target.add);
+    const PixelStore<T> store_pixels(out_step * target.pitch, out_step == 1 && chunk == p.images, chunk, target.add, epilogue);
     for (int first = 0; first < task.lane.count; first += lanes<T>) {
       const int outputs_here = std::min(lanes<T>, task.lane.count - first);
       // Where the outputs of the lanes begin; members may lie outside.
       T* begin[lanes<T>];
-      int column[lanes<T>];
+      int column[lanes<T>], channel[lanes<T>];
       for (int j = 0; j < outputs_here; ++j) {
         const int row = task.lane.first + first + j, v = down.first_output + y * out_step + row % members / x_axis.members;
+        channel[j] = task.group * outputs + row / members;
         column[j] = across.first_output + row % x_axis.members + run.first / chunk * out_step;
-        begin[j] = v < 0 || v >= target.height ? nullptr : target.row(task.group * outputs + row / members, v, 0) + first_image;
+        begin[j] = v < 0 || v >= target.height ? nullptr : target.row(channel[j], v, 0) + first_image;
       }
       for (int i = 0; i < pixels; i += square_pixels) {
         alignas(64) T square[(lanes<T> + 1) * lanes<T>];
@@ -292,7 +295,7 @@ struct FewGather {
           const T* from = square + j * lanes<T>;
           if (u < 0) --count, u += out_step, from += chunk;
           if (u + (count - 1) * out_step >= rows * target.width) --count;
-          store_pixels(begin[j] + u * target.pitch, from, count);
+          store_pixels(begin[j] + u * target.pitch, from, count, channel[j]);
         }
       }
     }

@@ -351,12 +351,7 @@ void forward(const char* op, Stream stream, In inputs, In weights, Out acts, Out
   check_workspace(op, workspace, fc_forward_workspace(stream, inputs, weights, acts, {}));
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
     const Epilogue<T> epilogue = epilogue_of<T>(biases, relu);
-    if (few_images_forward<T>(problem)) {
-      FewForward<T>(problem).run(stream, inputs, weights, acts, workspace.ptr);
-      finish(stream, acts, 1, epilogue);
-    } else {
-      ImageLanes<T>(problem, Order::columns).run(stream, inputs, weights, acts, workspace.ptr, epilogue);
-    }
+    with_forward<T>(problem, [&](const auto& plan) { plan.run(stream, inputs, weights, acts, workspace.ptr, epilogue); });
   });
 }
 

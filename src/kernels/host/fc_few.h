@@ -40,7 +40,7 @@ struct FewForward {
     return w;
   }
 
-  void run(Stream stream, In inputs_tensor, In weights_tensor, Out acts_tensor, void* memory) const {
+  void run(Stream stream, In inputs_tensor, In weights_tensor, Out acts_tensor, void* memory, const Epilogue<T>& epilogue) const {
     WorkspaceParts workspace(memory);
     const Workspace w = divide(workspace, thread_count(stream));
     const auto inputs = rows_of<T>(inputs_tensor), weights = rows_of<T>(weights_tensor);
@@ -76,7 +76,8 @@ struct FewForward {
         for (int part = 1; part < int(parts.size()); ++part)
           for (int k = 0; k < width * p.images; ++k) sums[k] += sums[part * w.part_size + k];
         for (int o = 0; o < block.count; ++o)
-          for (int n = 0; n < p.images; ++n) acts.store(acts.row(block.first + o) + n, sums[n * width + o]);
+          for (int n = 0; n < p.images; ++n)
+            store_lanes(acts.row(block.first + o) + n, sums + n * width + o, 1, acts.add, epilogue, block.first + o);
       }
     });
   }

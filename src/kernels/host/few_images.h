@@ -114,28 +114,33 @@ void copy_pixels(T* target, const T* source, std::int64_t step, int images, int 
 template <class T>
 class PixelStore {
  public:
-  PixelStore(std::int64_t step, bool padded, int images, bool add) : step_(step), images_(images), add_(add) {
+  PixelStore(std::int64_t step, bool padded, int images, bool add, const Epilogue<T>& epilogue)
+      : step_(step), images_(images), add_(add), epilogue_(epilogue) {
     if (!padded || step > simd::lanes<T> || simd::lanes<T> % step) return;
     pixels_ = simd::lanes<T> / int(step);
     for (int k = 0; k < simd::lanes<T>; ++k) order_[k] = k / int(step) * images + std::min(k % int(step), images - 1);
   }
 
-  void operator()(T* target, const T* sums, int count) const {
+  void operator()(T* target, const T* sums, int count, std::int64_t channel) const {
     using namespace simd;
     int i = 0;
     if (pixels_)
       for (; i + pixels_ <= count; i += pixels_) {
-        const Vector<T> values = step_ == images_ ? load(sums + i * images_) : __builtin_shuffle(load(sums + i * images_), order_);
+        Vector<T> values = step_ == images_ ? load(sums + i * images_) : __builtin_shuffle(load(sums + i * images_), order_);
         T* to = target + i * step_;
-        store(to, add_ ? load(to) + values : values);
+        if (add_) values = load(to) + values;
+        if (epilogue_.biases) values += broadcast(epilogue_.biases[channel]);
+        if (epilogue_.relu) values = values < Vector<T>{} ? Vector<T>{} : values;
+        store(to, values);
       }
-    for (; i < count; ++i) store_lanes(target + i * step_, sums + i * images_, images_, add_);
+    for (; i < count; ++i) store_lanes(target + i * step_, sums + i * images_, images_, add_, epilogue_, channel);
   }
 
  private:
   std::int64_t step_;
   int images_;
   bool add_;
+  Epilogue<T> epilogue_;
   int pixels_ = 0;  // of a vector
   typename simd::VectorOf<T>::index order_ = {};
 };
