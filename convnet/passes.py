@@ -15,7 +15,9 @@ PRECISE = {"conv_forward", "conv_bias_forward", "conv_backward_data", "conv_back
 # How much (Precision in ops.h), and the backends where it is not the same as exact.
 PRECISIONS = {"exact": {"host", "simt", "cuda"}, "fast": {"host"}, "bf16x3": {"simt", "cuda"}, "tf32": {"simt", "cuda"}, "bf16": {"simt", "cuda"}}
 # Ops that take their activities in bfloat16, and what these are called in ops.h.
-NARROW = {"neuron_forward", "neuron_backward", "scaled_copy"}
+NARROW = {"neuron_forward", "neuron_backward", "scaled_copy", "bias_forward", "bias_backward", "dropout", "image_forward", "noisy_image_forward",
+          "max_pool_forward", "max_pool_backward", "maxabs_pool_forward", "avg_pool_forward", "avg_pool_backward",
+          "cross_map_max_pool_forward", "cross_map_max_pool_backward", "lrn_forward", "lrn_backward", "lrn_max_pool_forward", "lrn_max_pool_backward"}
 ACTIVITIES = {"images", "images_grad", "inputs", "inputs_grad", "acts", "acts_grad", "saved", "others"}
 # The gradient of a cost -> that of what makes its probabilities, with which scalars; and both in one op.
 FUSED_COSTS = {"logreg_backward": ("softmax_backward", set(), "logreg_softmax_backward"),

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from convnet.backends import Device, choose_backend
+
 IMAGES, FILTERS, ACTS = (4, 5, 5, 3), (4, 3, 3, 6), (6, 3, 3, 3)
 CONV = {"stride": 1, "padding": 0, "groups": 1}
 POOL = {"size": 2, "stride": 2, "start": 0}
@@ -44,3 +46,18 @@ def test_types_that_there_are_no_kernels_for(device, op, shapes, scalars, messag
     with pytest.raises(ValueError, match=f"^{op.removesuffix('_workspace')}: {re.escape(message)}$"):
         getattr(device.ops, op)(device, *(device.tensor(shape, "uint8") for shape in shapes), **scalars)
         device.synchronize()
+
+
+LRN = {"size": 3, "scale": 0.1, "power": 0.75, "bias": 1.0, "blocked": False}
+
+
+def test_sums_beside_activities_of_bfloat16_are_of_float32(device):
+    with pytest.raises(ValueError, match=r"^lrn_forward: denoms is bfloat16, expected float32$"):
+        device.ops.lrn_forward(device, *(device.tensor(IMAGES, "bfloat16") for _ in range(3)), **LRN)
+        device.synchronize()
+
+
+def test_host_has_no_activities_of_bfloat16():
+    with Device(choose_backend("host")) as host, pytest.raises(ValueError, match=r"^lrn_forward: dtype bfloat16, expected float32 or float64$"):
+        host.ops.lrn_forward(host, *(host.tensor(IMAGES, dtype) for dtype in ("bfloat16", "float32", "bfloat16")), **LRN)
+        host.synchronize()

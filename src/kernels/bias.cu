@@ -6,21 +6,21 @@ namespace convnet {
 
 void bias_forward(Stream stream, In biases, Out acts) {
   const std::int64_t rows = rows_per_bias(__func__, biases.shape, acts.shape);
-  CHECK_DTYPE(acts, biases.dtype);
-  WITH_FLOAT_TYPE(biases, [&]<class T>(T) {
+  CHECK_DTYPE(biases, computed(acts.dtype));
+  WITH_STORED_TYPE(acts, [&]<class T>(T) {
     launch<bias_forward_kernel<T>>(rows_grid(acts.shape.rows(), acts.shape.images()), stream,
-           static_cast<const T*>(biases.ptr), rows_of<T>(acts), rows);
+           static_cast<const Computed<T>*>(biases.ptr), rows_of<T>(acts), rows);
   });
 }
 
 void bias_backward(Stream stream, In acts_grad, Out biases_grad, Out) {
   const std::int64_t rows = rows_per_bias(__func__, biases_grad.shape, acts_grad.shape);
-  CHECK_DTYPE(biases_grad, acts_grad.dtype);
+  CHECK_DTYPE(biases_grad, computed(acts_grad.dtype));
   unsigned rows_at_once = 1;
   while (rows_at_once < 32 && rows_at_once < rows) rows_at_once *= 2;
-  WITH_FLOAT_TYPE(acts_grad, [&]<class T>(T) {
+  WITH_STORED_TYPE(acts_grad, [&]<class T>(T) {
     launch<bias_backward_kernel<T>>({dim3(unsigned(biases_grad.shape[0])), dim3(32, rows_at_once)}, stream,
-           rows_of<T>(acts_grad), rows_of<T>(biases_grad), rows);
+           rows_of<T>(acts_grad), rows_of<Computed<T>>(biases_grad), rows);
   });
 }
 

@@ -7,7 +7,7 @@ namespace convnet {
 
 // Threads: x = image, y = four consecutive rows, which share one draw of four words.
 template <class T>
-__global__ void dropout_kernel(Rows<const T> inputs, Rows<const double> state, Rows<T> acts, std::uint64_t threshold, T scale,
+__global__ void dropout_kernel(Rows<const T> inputs, Rows<const double> state, Rows<T> acts, std::uint64_t threshold, Computed<T> scale,
                                std::uint32_t seed, std::uint32_t purpose, int first_image) {
   const Place place = this_place();
   if (place.row * 4 >= acts.rows || place.n >= acts.images) return;
@@ -17,7 +17,7 @@ __global__ void dropout_kernel(Rows<const T> inputs, Rows<const double> state, R
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const std::int64_t row = place.row * 4 + i;
-    if (row < acts.rows) acts.store(&acts.row(row)[place.n], random.word[i] < threshold ? inputs.row(row)[place.n] * scale : T(0));
+    if (row < acts.rows) acts.store(&acts.row(row)[place.n], random.word[i] < threshold ? inputs.row(row)[place.n] * scale : 0);
   }
 }
 

@@ -11,10 +11,10 @@ constexpr int image_tile = 32;  // images of a block, and pixels that it turns a
 // pixels lie side by side in memory, and write those of a pixel, whose images do.
 template <class T, bool noisy>
 __global__ void __launch_bounds__(rows_threads)
-image_forward_kernel(Images<const unsigned char> pixels, Rows<const T> mean, Rows<const T> colors, Rows<const double> state, Images<T> acts,
-                     T scale, Cropping cropping) {
+image_forward_kernel(Images<const unsigned char> pixels, Rows<const Computed<T>> mean, Rows<const Computed<T>> colors, Rows<const double> state,
+                     Images<T> acts, Computed<T> scale, Cropping cropping) {
   SMEM(Crop, crops, [image_tile]);
-  SMEM(T, noise, [image_tile]);
+  SMEM(Computed<T>, noise, [image_tile]);
   SMEM(unsigned char, tile, [image_tile][image_tile + 1]);
   const int line = int(blockIdx.x), c = line / acts.height, y = line % acts.height;
   const int first = int(blockIdx.y) * image_tile, count = min(image_tile, acts.images - first), across = int(threadIdx.x);
@@ -32,7 +32,7 @@ image_forward_kernel(Images<const unsigned char> pixels, Rows<const T> mean, Row
     }
     __syncthreads();
     for (int u = int(threadIdx.y); u < min(image_tile, acts.width - x) && across < count; u += int(blockDim.y)) {
-      const T at_mean = mean.row(line)[x + u], pixel = tile[across][u];
+      const Computed<T> at_mean = mean.row(line)[x + u], pixel = tile[across][u];
       T* const act = &acts.row(c, y, x + u)[first + across];
       if constexpr (noisy) acts.store(act, scale * (pixel - at_mean + noise[across]));
       else acts.store(act, pixel - at_mean);

@@ -60,7 +60,7 @@ inline void image_forward(const In& pixels, const In& mean, const In& state, con
   CHECK(pixels.shape[0] == acts.shape[3] && pixels.shape[1] == acts.shape[0]);
   CHECK(pixels.shape[2] >= acts.shape[1] && pixels.shape[3] >= acts.shape[2]);
   CHECK_SHAPE(mean, (Shape{3, {acts.shape[0], acts.shape[1], acts.shape[2]}}));
-  CHECK_DTYPE(mean, acts.dtype);
+  CHECK_DTYPE(mean, computed(acts.dtype));
   CHECK_RANK(state, 1);
   CHECK_DTYPE(state, Dtype::float64);
   CHECK(state.shape[0] > state_step);
@@ -73,7 +73,7 @@ inline void noisy_image_forward(const In& pixels, const In& mean, const In& colo
   CHECK_RANK(colors, 2);
   CHECK(colors.shape[0] == acts.shape[0]);
   CHECK(colors.shape[1] >= 1 && colors.shape[1] <= most_noise_colors);
-  CHECK_DTYPE(colors, acts.dtype);
+  CHECK_DTYPE(colors, computed(acts.dtype));
 }
 
 }  // namespace checks

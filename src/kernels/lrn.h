@@ -43,7 +43,8 @@ namespace checks {
 
 inline void lrn_forward(const In& inputs, const Out& denoms, const Out& acts, int size) {
   CHECK_RANK(inputs, 4);
-  CHECK_LIKE(denoms, inputs);
+  CHECK_SHAPE(denoms, inputs.shape);
+  CHECK_DTYPE(denoms, computed(inputs.dtype));
   CHECK_LIKE(acts, inputs);
   CHECK(size > 0);
 }
@@ -51,7 +52,8 @@ inline void lrn_forward(const In& inputs, const Out& denoms, const Out& acts, in
 inline void lrn_backward(const In& inputs, const In& denoms, const In& acts_grad,
                          const Out& inputs_grad, int size) {
   CHECK_RANK(inputs, 4);
-  CHECK_LIKE(denoms, inputs);
+  CHECK_SHAPE(denoms, inputs.shape);
+  CHECK_DTYPE(denoms, computed(inputs.dtype));
   CHECK_LIKE(acts_grad, inputs);
   CHECK_LIKE(inputs_grad, inputs);
   CHECK(size > 0);

@@ -202,7 +202,8 @@ void lrn_backward(Stream, In inputs, In denoms, In acts_grad, Out inputs_grad, i
 void lrn_max_pool_forward(Stream, In inputs, Out acts, int size, double scale, double power, double bias, int pool_size, int stride, int start);
 
 // Gradient of lrn_max_pool_forward, to the bit that of lrn_backward after max_pool_backward: what they read is computed again.
-// relu: as in max_pool_backward.
+// In bfloat16 the same inputs are maxima, those whose normalized values are rounded to acts; but the gradient that would
+// lie between the two ops is not rounded. relu: as in max_pool_backward.
 void lrn_max_pool_backward(Stream, In inputs, In acts, In acts_grad, Out inputs_grad, int size, double scale, double power, double bias, int pool_size, int stride, int start, bool relu);
 
 // Response normalization within a map: as lrn_forward, over pixels.
@@ -391,7 +392,7 @@ void sum_columns(Stream, In inputs, In starts, In members, Out sums);
 // Pixels as the net sees them: crop, mirror, minus mean.
 //   acts[c,y,x,n] = pixels[n, c, y + top, (mirrored ? width - 1 - x : x) + left] - mean[c,y,x]
 // pixels: uint8, image by image as they are read: (images, channels, height, width), larger than acts by twice the crop
-// border; mean: acts' type, (channels, height, width).
+// border; mean: (channels, height, width).
 // random: top, left and mirrored come from words 0, 1, 2 of Philox4x32-10 with the key (seed, purpose) and
 // the counter (0, (first_image + n) / images_per_crop, step low, step high): word * range >> 32, and the lowest bit.
 // Else the crop is a view: 0 the centre, 1 to 4 the corners top left, top right, bottom left and bottom right, 5 to 9
@@ -401,7 +402,7 @@ void image_forward(Stream, In pixels, In mean, In state, Out acts, bool random, 
 // image_forward with random crops, and colour noise (Krizhevsky et al. 2012, section 4.1): one colour for all pixels of an
 // image is added.
 //   acts[c,y,x,n] = scale * (pixels[...] - mean[c,y,x] + sum over k of colors[c,k] * normal[k,n])
-// colors: acts' type, (channels, 1 to 4), each column a direction times its standard deviation. normal: as noisy_relu makes
+// colors: (channels, 1 to 4), each column a direction times its standard deviation. normal: as noisy_relu makes
 // them, of the words of the counter (1, first_image + n, step low, step high).
 void noisy_image_forward(Stream, In pixels, In mean, In colors, In state, Out acts, double scale, int images_per_crop, std::uint32_t seed, std::uint32_t purpose, int first_image);
 

@@ -21,7 +21,7 @@ void launch_backward(Stream stream, const Images<const T>& inputs, const Images<
 void max_pool_forward(Stream stream, In inputs, Out acts, int size, int stride, int start) {
   const WindowGrid windows = windows_of(__func__, inputs.shape, acts.shape, size, stride, start);
   CHECK_DTYPE(acts, inputs.dtype);
-  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) { launch_forward<false>(stream, images_of<T>(inputs), images_of<T>(acts), windows); });
+  WITH_STORED_TYPE(inputs, [&]<class T>(T) { launch_forward<false>(stream, images_of<T>(inputs), images_of<T>(acts), windows); });
 }
 
 void max_pool_backward(Stream stream, In inputs, In acts, In acts_grad, Out inputs_grad, int size, int stride, int start, bool relu) {
@@ -29,7 +29,7 @@ void max_pool_backward(Stream stream, In inputs, In acts, In acts_grad, Out inpu
   CHECK_DTYPE(acts, inputs.dtype);
   CHECK_LIKE(acts_grad, acts);
   CHECK_LIKE(inputs_grad, inputs);
-  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+  WITH_STORED_TYPE(inputs, [&]<class T>(T) {
     launch_backward(stream, images_of<T>(inputs), images_of<T>(acts), images_of<T>(acts_grad), images_of<T>(inputs_grad), windows, relu);
   });
 }
@@ -37,13 +37,13 @@ void max_pool_backward(Stream stream, In inputs, In acts, In acts_grad, Out inpu
 void maxabs_pool_forward(Stream stream, In inputs, Out acts, int size, int stride, int start) {
   const WindowGrid windows = windows_of(__func__, inputs.shape, acts.shape, size, stride, start);
   CHECK_DTYPE(acts, inputs.dtype);
-  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) { launch_forward<true>(stream, images_of<T>(inputs), images_of<T>(acts), windows); });
+  WITH_STORED_TYPE(inputs, [&]<class T>(T) { launch_forward<true>(stream, images_of<T>(inputs), images_of<T>(acts), windows); });
 }
 
 void avg_pool_forward(Stream stream, In inputs, Out acts, int size, int stride, int start, bool sum) {
   const WindowGrid windows = windows_of(__func__, inputs.shape, acts.shape, size, stride, start);
   CHECK_DTYPE(acts, inputs.dtype);
-  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+  WITH_STORED_TYPE(inputs, [&]<class T>(T) {
     launch<avg_pool_forward_kernel<T>>(rows_grid(acts.shape.rows(), acts.shape.images()), stream,
            images_of<T>(inputs), images_of<T>(acts), windows, sum);
   });
@@ -52,7 +52,7 @@ void avg_pool_forward(Stream stream, In inputs, Out acts, int size, int stride, 
 void avg_pool_backward(Stream stream, In acts_grad, Out inputs_grad, int size, int stride, int start, bool sum) {
   const WindowGrid windows = windows_of(__func__, inputs_grad.shape, acts_grad.shape, size, stride, start);
   CHECK_DTYPE(inputs_grad, acts_grad.dtype);
-  WITH_FLOAT_TYPE(acts_grad, [&]<class T>(T) {
+  WITH_STORED_TYPE(acts_grad, [&]<class T>(T) {
     launch<avg_pool_backward_kernel<T>>(rows_grid(inputs_grad.shape.rows(), inputs_grad.shape.images()), stream,
            images_of<T>(acts_grad), images_of<T>(inputs_grad), windows, sum);
   });
@@ -61,7 +61,7 @@ void avg_pool_backward(Stream stream, In acts_grad, Out inputs_grad, int size, i
 void cross_map_max_pool_forward(Stream stream, In inputs, Out acts, int size, int stride, int start) {
   const WindowGrid windows = cross_map_windows_of(__func__, inputs.shape, acts.shape, size, stride, start);
   CHECK_DTYPE(acts, inputs.dtype);
-  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+  WITH_STORED_TYPE(inputs, [&]<class T>(T) {
     launch_forward<false>(stream, as_one_map(images_of<T>(inputs)), as_one_map(images_of<T>(acts)), windows);
   });
 }
@@ -71,7 +71,7 @@ void cross_map_max_pool_backward(Stream stream, In inputs, In acts, In acts_grad
   CHECK_DTYPE(acts, inputs.dtype);
   CHECK_LIKE(acts_grad, acts);
   CHECK_LIKE(inputs_grad, inputs);
-  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+  WITH_STORED_TYPE(inputs, [&]<class T>(T) {
     launch_backward(stream, as_one_map(images_of<T>(inputs)), as_one_map(images_of<T>(acts)), as_one_map(images_of<T>(acts_grad)),
                     as_one_map(images_of<T>(inputs_grad)), windows);
   });

@@ -14,18 +14,18 @@ __global__ void max_pool_forward_kernel(Images<const T> inputs, Images<T> acts, 
   const auto [c, y, x, n] = element_at(acts, place);
 
   const int bottom = windows.down.end(y), left = windows.across.begin(x), right = windows.across.end(x);
-  T best = inputs.row(c, windows.down.begin(y), left)[n];
+  Computed<T> best = inputs.row(c, windows.down.begin(y), left)[n];
   for (int v = windows.down.begin(y); v < bottom; ++v) {
     const T* pixel = inputs.row(c, v, left) + n;
-    for (int u = left; u < right; ++u, pixel += inputs.pitch) best = better<by_magnitude>(best, *pixel);
+    for (int u = left; u < right; ++u, pixel += inputs.pitch) best = better<by_magnitude, Computed<T>>(best, *pixel);
   }
   acts.store(&acts.row(c, y, x)[n], best);
 }
 
 // What an input gets from the windows that hold it, in channel c.
 template <class T>
-__device__ T from_windows(const Images<const T>& acts, const Images<const T>& acts_grad, int c, const WindowsWith& holding, int n, T input) {
-  T sum = 0;
+__device__ Computed<T> from_windows(const Images<const T>& acts, const Images<const T>& acts_grad, int c, const WindowsWith& holding, int n, T input) {
+  Computed<T> sum = 0;
   for (int y = holding.top; y < holding.bottom; ++y) {
     const T* act = acts.row(c, y, holding.left) + n;
     const T* grad = acts_grad.row(c, y, holding.left) + n;
@@ -46,7 +46,7 @@ __global__ void max_pool_backward_kernel(Images<const T> inputs, Images<const T>
   const T input = inputs.row(c, v, u)[n];
   T& target = inputs_grad.row(c, v, u)[n];
   inputs_grad.store(&target, from_windows(acts, acts_grad, c, windows.with(v, u), n, input));
-  if (relu) target = relu_gradient(target, input);
+  if (relu) target = relu_gradient<Computed<T>>(target, input);
 }
 
 // Threads: x = image, y = row (channel, y, x) of acts.
@@ -57,13 +57,13 @@ __global__ void avg_pool_forward_kernel(Images<const T> inputs, Images<T> acts, 
   const auto [c, y, x, n] = element_at(acts, place);
 
   const int bottom = windows.down.end(y), left = windows.across.begin(x), right = windows.across.end(x);
-  T total = 0;
+  Computed<T> total = 0;
   for (int v = windows.down.begin(y); v < bottom; ++v) {
     const T* pixel = inputs.row(c, v, left) + n;
     for (int u = left; u < right; ++u, pixel += inputs.pitch) total += *pixel;
   }
   const int area = sum ? 1 : windows.down.length(y) * windows.across.length(x);
-  acts.store(&acts.row(c, y, x)[n], total / T(area));
+  acts.store(&acts.row(c, y, x)[n], total / Computed<T>(area));
 }
 
 // Threads: x = image, y = row (channel, y, x) of inputs.
@@ -74,11 +74,11 @@ __global__ void __launch_bounds__(rows_threads) avg_pool_backward_kernel(Images<
   const auto [c, v, u, n] = element_at(inputs_grad, place);
 
   const int bottom = windows.down.end_with(v), left = windows.across.first_with(u), right = windows.across.end_with(u);
-  T total = 0;
+  Computed<T> total = 0;
   for (int y = windows.down.first_with(v); y < bottom; ++y) {
     const T* grad = acts_grad.row(c, y, left) + n;
     for (int x = left; x < right; ++x, grad += acts_grad.pitch)
-      total += *grad * (1 / T(sum ? 1 : windows.down.length(y) * windows.across.length(x)));
+      total += *grad * (1 / Computed<T>(sum ? 1 : windows.down.length(y) * windows.across.length(x)));
   }
   inputs_grad.store(&inputs_grad.row(c, v, u)[n], total);
 }
