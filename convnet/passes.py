@@ -17,8 +17,11 @@ PRECISIONS = {"exact": {"host", "simt", "cuda"}, "fast": {"host"}, "bf16x3": {"s
 # Ops that take their activities in bfloat16, and what these are called in ops.h.
 NARROW = {"neuron_forward", "neuron_backward", "scaled_copy", "bias_forward", "bias_backward", "dropout", "image_forward", "noisy_image_forward",
           "max_pool_forward", "max_pool_backward", "maxabs_pool_forward", "avg_pool_forward", "avg_pool_backward",
-          "cross_map_max_pool_forward", "cross_map_max_pool_backward", "lrn_forward", "lrn_backward", "lrn_max_pool_forward", "lrn_max_pool_backward"}
-ACTIVITIES = {"images", "images_grad", "inputs", "inputs_grad", "acts", "acts_grad", "saved", "others"}
+          "cross_map_max_pool_forward", "cross_map_max_pool_backward", "lrn_forward", "lrn_backward", "lrn_max_pool_forward", "lrn_max_pool_backward",
+          "spatial_lrn_forward", "spatial_lrn_backward", "lcn_forward", "lcn_backward", "blur",
+          "random_pool_forward", "random_pool_backward", "expected_pool_forward", "expected_pool_backward", "noisy_relu",
+          "eltmax_forward", "eltmax_backward", "slice_forward", "slice_backward", "gather_forward", "gather_backward"}
+ACTIVITIES = {"images", "images_grad", "inputs", "inputs_grad", "acts", "acts_grad", "saved", "others", "means"}
 # The gradient of a cost -> that of what makes its probabilities, with which scalars; and both in one op.
 FUSED_COSTS = {"logreg_backward": ("softmax_backward", set(), "logreg_softmax_backward"),
                "bce_backward": ("neuron_backward", {"logistic"}, "bce_logistic_backward")}

@@ -5,9 +5,9 @@ namespace convnet {
 
 void blur(Stream stream, In inputs, Out acts, int size, double stdev) {
   checks::blur(inputs, acts, size, stdev);
-  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+  WITH_STORED_TYPE(inputs, [&]<class T>(T) {
     launch<blur_kernel<T>>(rows_grid(acts.shape.rows(), acts.shape.images()), stream,
-           images_of<T>(inputs), images_of<T>(acts), blur_weights<T>(size, stdev));
+           images_of<T>(inputs), images_of<T>(acts), blur_weights<Computed<T>>(size, stdev));
   });
 }
 

@@ -20,7 +20,7 @@ void gather(const char* op, const Inputs& inputs, const In& channels, const Acts
   Shape expected = inputs.shape;
   expected.dims[0] = channels.shape[0];
   check_shape(op, "acts", acts.shape, expected);
-  check_dtype(op, "channels", channels.dtype, inputs.dtype);
+  check_dtype(op, "channels", channels.dtype, computed(inputs.dtype));
   check_dtype(op, "acts", acts.dtype, inputs.dtype);
 }
 

@@ -16,7 +16,7 @@ __global__ void noisy_relu_kernel(Rows<const T> inputs, Rows<const double> state
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const std::int64_t row = place.row * 4 + i;
-    if (row < acts.rows) acts.store(&acts.row(row)[place.n], noisy_relu_value(inputs.row(row)[place.n], random_normal<T>(random, i)));
+    if (row < acts.rows) acts.store(&acts.row(row)[place.n], noisy_relu_value<Computed<T>>(inputs.row(row)[place.n], random_normal<Computed<T>>(random, i)));
   }
 }
 

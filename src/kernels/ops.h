@@ -4,7 +4,8 @@
 // width, images), images fastest; an `Out` with `add` set has the result added to what it holds, else it
 // is overwritten. Every tensor of a call has the same floating type (float32 or float64) unless it says
 // otherwise; on cuda and simt, images, inputs and acts, and their gradients, may be bfloat16 in many ops, and all else
-// float32: computing is done in float32, and what is stored is rounded to nearest, once. `_grad` is the derivative of the cost, summed over the images of the minibatch.
+// float32: computing is done in float32, and what is stored is rounded to nearest, once. `_grad` is the derivative of
+// the cost, summed over the images of the minibatch.
 // Beside an op stand its output's shape, and the bytes of scratch memory it needs, where it needs any:
 // `workspace` is uint8, 64-byte aligned, and what it holds before and after means nothing.
 #pragma once
@@ -219,7 +220,7 @@ void spatial_lrn_backward(Stream, In inputs, In denoms, In acts_grad, Out inputs
 std::int64_t spatial_lrn_backward_workspace(Stream, In inputs, In denoms, In acts_grad, Out inputs_grad, int size, double scale, double power);
 
 // Local contrast normalization: spatial_lrn_forward with denominators of (inputs[v,u] - means[v,u])^2. `means` are those of
-// each pixel's window: avg_pool_forward with stride 1 and start -(size / 2).
+// each pixel's window, and of the inputs' type: avg_pool_forward with stride 1 and start -(size / 2).
 void lcn_forward(Stream, In inputs, In means, Out denoms, Out acts, int size, double scale, double power, double bias);
 
 // Gradient of lcn_forward as if the means were constants, as in cuda-convnet: that of spatial_lrn_forward, with

@@ -15,9 +15,9 @@ __device__ void for_window(const Images<const T>& inputs, const WindowGrid& wind
 
 // The sum of a window's weights.
 template <class T>
-__device__ T total_of(const Images<const T>& inputs, const WindowGrid& windows, int c, int y, int x, int n) {
-  T total = 0;
-  for_window(inputs, windows, c, y, x, n, [&](int, int, T input) { total += weight_of(input); });
+__device__ Computed<T> total_of(const Images<const T>& inputs, const WindowGrid& windows, int c, int y, int x, int n) {
+  Computed<T> total = 0;
+  for_window(inputs, windows, c, y, x, n, [&](int, int, Computed<T> input) { total += weight_of(input); });
   return total;
 }
 
@@ -29,10 +29,10 @@ __global__ void random_pool_forward_kernel(Images<const T> inputs, Rows<const do
   if (place.row >= acts.rows() || place.n >= acts.images) return;
   const auto [c, y, x, n] = element_at(acts, place);
 
-  const T total = total_of(inputs, windows, c, y, x, n);
-  const T stop = stop_of(place.row, first_image + n, total, std::uint64_t(state.row(0)[state_step]), seed, purpose);
-  T act = nothing_drawn(total), sum = 0;
-  for_window(inputs, windows, c, y, x, n, [&](int, int, T input) {
+  const Computed<T> total = total_of(inputs, windows, c, y, x, n);
+  const Computed<T> stop = stop_of(place.row, first_image + n, total, std::uint64_t(state.row(0)[state_step]), seed, purpose);
+  Computed<T> act = nothing_drawn(total), sum = 0;
+  for_window(inputs, windows, c, y, x, n, [&](int, int, Computed<T> input) {
     const bool before = sum <= stop;
     sum += weight_of(input);
     if (before && sum > stop) act = input;
@@ -50,14 +50,14 @@ __global__ void random_pool_backward_kernel(Images<const T> inputs, Rows<const d
   const Element at = element_at(inputs, place);
 
   const auto step = std::uint64_t(state.row(0)[state_step]);
-  T gradient = 0;
+  Computed<T> gradient = 0;
   for (int y = windows.down.first_with(at.y); y < windows.down.end_with(at.y); ++y)
     for (int x = windows.across.first_with(at.x); x < windows.across.end_with(at.x); ++x) {
       const std::int64_t row = (std::int64_t(at.c) * acts_grad.height + y) * acts_grad.width + x;
-      const T stop = stop_of(row, first_image + at.n, total_of(inputs, windows, at.c, y, x, at.n), step, seed, purpose);
-      T sum = 0;
+      const Computed<T> stop = stop_of(row, first_image + at.n, total_of(inputs, windows, at.c, y, x, at.n), step, seed, purpose);
+      Computed<T> sum = 0;
       bool drawn = false;
-      for_window(inputs, windows, at.c, y, x, at.n, [&](int v, int u, T input) {
+      for_window(inputs, windows, at.c, y, x, at.n, [&](int v, int u, Computed<T> input) {
         const bool before = sum <= stop;
         sum += weight_of(input);
         drawn |= before && sum > stop && v == at.y && u == at.x;
@@ -74,8 +74,8 @@ __global__ void expected_pool_forward_kernel(Images<const T> inputs, Images<T> a
   if (place.row >= acts.rows() || place.n >= acts.images) return;
   const auto [c, y, x, n] = element_at(acts, place);
 
-  T total = 0, squares = 0;
-  for_window(inputs, windows, c, y, x, n, [&](int, int, T input) {
+  Computed<T> total = 0, squares = 0;
+  for_window(inputs, windows, c, y, x, n, [&](int, int, Computed<T> input) {
     total += weight_of(input);
     squares += square(weight_of(input));
   });
@@ -90,11 +90,11 @@ __global__ void expected_pool_backward_kernel(Images<const T> inputs, Images<con
   if (place.row >= inputs.rows() || place.n >= inputs.images) return;
   const auto [c, v, u, n] = element_at(inputs, place);
 
-  const T input = inputs.row(c, v, u)[n];
-  T gradient = 0;
+  const Computed<T> input = inputs.row(c, v, u)[n];
+  Computed<T> gradient = 0;
   for (int y = windows.down.first_with(v); y < windows.down.end_with(v); ++y)
     for (int x = windows.across.first_with(u); x < windows.across.end_with(u); ++x)
-      gradient += acts_grad.row(c, y, x)[n] * expected_slope(input, total_of(inputs, windows, c, y, x, n), acts.row(c, y, x)[n]);
+      gradient += acts_grad.row(c, y, x)[n] * expected_slope<Computed<T>>(input, total_of(inputs, windows, c, y, x, n), acts.row(c, y, x)[n]);
   inputs_grad.store(&inputs_grad.row(c, v, u)[n], gradient);
 }
 

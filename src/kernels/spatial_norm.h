@@ -15,14 +15,16 @@ namespace checks {
 
 inline void spatial_lrn_forward(const In& inputs, const Out& denoms, const Out& acts, int size) {
   CHECK_RANK(inputs, 4);
-  CHECK_LIKE(denoms, inputs);
+  CHECK_SHAPE(denoms, inputs.shape);
+  CHECK_DTYPE(denoms, computed(inputs.dtype));
   CHECK_LIKE(acts, inputs);
   CHECK(size > 0);
 }
 
 inline void spatial_lrn_backward(const In& inputs, const In& denoms, const In& acts_grad, const Out& inputs_grad, int size) {
   CHECK_RANK(inputs, 4);
-  CHECK_LIKE(denoms, inputs);
+  CHECK_SHAPE(denoms, inputs.shape);
+  CHECK_DTYPE(denoms, computed(inputs.dtype));
   CHECK_LIKE(acts_grad, inputs);
   CHECK_LIKE(inputs_grad, inputs);
   CHECK(size > 0);
@@ -31,7 +33,8 @@ inline void spatial_lrn_backward(const In& inputs, const In& denoms, const In& a
 inline void lcn_forward(const In& inputs, const In& means, const Out& denoms, const Out& acts, int size) {
   CHECK_RANK(inputs, 4);
   CHECK_LIKE(means, inputs);
-  CHECK_LIKE(denoms, inputs);
+  CHECK_SHAPE(denoms, inputs.shape);
+  CHECK_DTYPE(denoms, computed(inputs.dtype));
   CHECK_LIKE(acts, inputs);
   CHECK(size > 0);
 }
@@ -39,7 +42,8 @@ inline void lcn_forward(const In& inputs, const In& means, const Out& denoms, co
 inline void lcn_backward(const In& inputs, const In& means, const In& denoms, const In& acts_grad, const Out& inputs_grad, int size) {
   CHECK_RANK(inputs, 4);
   CHECK_LIKE(means, inputs);
-  CHECK_LIKE(denoms, inputs);
+  CHECK_SHAPE(denoms, inputs.shape);
+  CHECK_DTYPE(denoms, computed(inputs.dtype));
   CHECK_LIKE(acts_grad, inputs);
   CHECK_LIKE(inputs_grad, inputs);
   CHECK(size > 0);
