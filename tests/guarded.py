@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from convnet.backends import Device, Tensor, encoded, itemsize
-from convnet.passes import ACTIVITIES
+from convnet.passes import ACTIVITIES, NARROW
 from convnet.recorder import arguments
 
 GUARD = 256  # bytes before and after every tensor
@@ -61,6 +61,11 @@ def make_inputs(ops, stream, case, inputs) -> None:
     tensors = dict(zip(case.inputs, inputs, strict=True))
     for name, (op, reads, scalars) in case.made.items():
         getattr(ops, op)(stream, *(tensors[read] for read in reads), tensors[name], **scalars)
+
+
+def is_narrow(case) -> bool:
+    """Whether `call` may be told that activities are bfloat16."""
+    return case.op in NARROW and case.scalars.get("precision", "exact") in ("exact", "bf16")
 
 
 def call(device: Device, case, dtype: str, *, tight: bool = False, add: dict[str, np.ndarray] | None = None) -> tuple[np.ndarray, ...]:
