@@ -163,6 +163,7 @@ struct FewGather {
     std::vector<std::int64_t> packed(threads, -1);  // which weights a thread has
     const std::int64_t tasks = std::int64_t(p.groups) * blocks.size() * places.size();
     parallel_for(stream, tasks, [&](std::int64_t index, int thread) {
+      index = in_runs(index, tasks, threads);
       const Part& place = places[index % places.size()];
       const std::int64_t block = index / places.size();
       const Task task{int(block / blocks.size()), blocks[block % blocks.size()], place.y_phase, place.x_phase,
@@ -205,10 +206,31 @@ struct FewGather {
     for (int i = 0; i < y.taps; ++i)
       for (int r = 0; r < in.count; ++r)
         for (int j = 0; j < x.taps; ++j) *tap++ = r * channel_size() + i * row_size() + column(x.first_input + j);
+    if (!backward) {
+      pack(filters, task, in);
+      return;
+    }
     for (int i = 0; i < y.taps; ++i)
       for (int j = 0; j < x.taps; ++j)
         pack_tap(filters, task.weights + (std::int64_t(i) * in.count * x.taps + j) * task.width(), std::int64_t(x.taps) * task.width(),
                  task, in, i, j);
+  }
+
+  // The lanes of all taps of the inputs `in`, forward: short pieces, one behind the other in memory, which no hardware
+  // fetches ahead.
+  void pack(const Images<const T>& filters, const Task& task, Block in) const {
+    constexpr int ahead = 36;
+    const LaneBlock& lane = task.lane;
+    const std::int64_t step = filters.row(0, 0, 1) - filters.row(0, 0, 0);
+    const T* source = filters.row(in.first, 0, 0) + task.group * outputs + lane.first;
+    for (int r = 0; r < in.count; ++r)
+      for (int i = 0; i < p.filter_height; ++i) {
+        T* target = task.weights + (std::int64_t(i) * in.count + r) * p.filter_width * task.width();
+        for (int j = 0; j < p.filter_width; ++j, source += step, target += task.width()) {
+          for (int k = 0; k < lane.count; k += 64 / int(sizeof(T))) __builtin_prefetch(source + ahead * step + k);
+          copy_lanes(target, source, lane.count, lane.vectors);
+        }
+      }
   }
 
   // Where pixel u of a row of inputs stands.
@@ -216,19 +238,11 @@ struct FewGather {
     return (std::int64_t((u - first_column) % in_step) * columns + (u - first_column) / in_step) * chunk;
   }
 
-  // The lanes of a tap for the inputs `in`, `step` apart.
+  // The lanes of a tap for the inputs `in`, `step` apart, backward.
   void pack_tap(const Images<const T>& filters, T* target, std::int64_t step, const Task& task, Block in, int ty, int tx) const {
     const LaneBlock& lane = task.lane;
     const int members = y_axis.members * x_axis.members;
     const std::int64_t channel = filters.row(1, 0, 0) - filters.row(0, 0, 0);
-    if (!backward) {
-      const T* source = filters.row(in.first, ty, tx) + task.group * outputs + lane.first;
-      for (int r = 0; r < in.count; ++r, source += channel, target += step) {
-        for (int i = 0; i < lane.count; i += 64 / int(sizeof(T))) __builtin_prefetch(source + 8 * channel + i);
-        copy_lanes(target, source, lane.count, lane.vectors);
-      }
-      return;
-    }
     const int first_filter = task.group * inputs + in.first;
     if (members == 1) {
       const T* source = filters.row(lane.first, y_axis.tap(task.y_phase, 0, ty), x_axis.tap(task.x_phase, 0, tx)) + first_filter;

@@ -86,6 +86,13 @@ FewKernel<T> few_kernel(int rows, int vectors) {
   }
 }
 
+// Tasks in an order in which threads that take turns each get tasks that follow each other: what one has packed is packed
+// by no other, as long as they keep pace.
+inline std::int64_t in_runs(std::int64_t index, std::int64_t tasks, int threads) {
+  const std::int64_t run = index % threads;
+  return run * (tasks / threads) + std::min(run, tasks % threads) + index / threads;
+}
+
 // The images of `count` pixels that are `step` apart, without gaps. Of one image, conv1 takes every fourth pixel: one by
 // one, that took a seventh of it.
 template <class T>
