@@ -18,12 +18,12 @@ from sass import (
 )
 
 # The products of tile.cuh whose template argument `Vector` says that they move quads of float32.
-TILES = r"^(conv|local|fc)_\w+_kernel<float, Tile<.*>, true>$"
+TILES = r"^(conv|local|fc)_\w+_kernel<float, Tile<.*>, true(, float)*>$"
 DEPTH = 16  # of tile.cuh
 SHARES = {(64, 128, 8, 8): 0.80, (32, 128, 8, 8): 0.75, (32, 32, 4, 4): 0.58}
 
 # Those of mma_tile.cuh, and what their operands become.
-MMA = r"^conv_\w+_kernel<float, MmaTile<.*>, true>$"
+MMA = r"^conv_\w+_kernel<float, MmaTile<.*>, true(, float)*>$"
 MMA_SHARES = {"Tf32": 0.12, "Bf16": 0.10, "Bf16x3": 0.13}
 
 

@@ -34,6 +34,10 @@ def of_stored(case):
     return replace(case, inputs={name: rounded(array) if name in ACTIVITIES else array for name, array in case.inputs.items()}), before
 
 
+def is_stored(case, output):
+    return output in ACTIVITIES and output not in case.keep
+
+
 @pytest.fixture(params=BACKENDS)
 def device(request):
     with Device(choose_backend(request.param), threads=2) as device:
@@ -44,16 +48,18 @@ def device(request):
 @cases(lambda case: is_narrow(case) and (case.exact or not case.op.startswith("lrn_max_pool")))
 def test_what_is_stored_in_bfloat16_is_computed_in_float32(device, case):
     case, before = of_stored(case)
-    for add in (None, before) if case.adds else (None,):
-        for name, result, right, bound in zip(case.outputs, call(device, case, "bfloat16", add=add), case.expected(), case.bound(ops.UNIT["float32"]), strict=True):
-            right = right + add[name] if add else right
-            bound = np.zeros_like(right) if case.exact and not add else bound + ops.UNIT["float32"] * np.abs(right)
-            low, high = right - bound, right + bound
-            if name in ACTIVITIES and name not in case.keep:
-                low, high = rounded(low), rounded(high)
-            both_nan = np.isnan(result) & np.isnan(right)
-            wrong = ~((low <= result) & (result <= high) | both_nan)
-            assert not wrong.any(), f"{case.id}: {name} is {result[wrong][0]!r}, expected {low[wrong][0]!r} to {high[wrong][0]!r}; {wrong.sum()} of {wrong.size} wrong"
+    results = call(device, case, "bfloat16")
+    for name, result, right, bound in zip(case.outputs, results, case.expected(), case.bound(ops.UNIT["float32"]), strict=True):
+        low, high = (right, right) if case.exact else (right - bound, right + bound)
+        if is_stored(case, name):
+            low, high = rounded(low), rounded(high)
+        both_nan = np.isnan(result) & np.isnan(right)
+        wrong = ~((low <= result) & (result <= high) | both_nan)
+        assert not wrong.any(), f"{case.id}: {name} is {result[wrong][0]!r}, expected {low[wrong][0]!r} to {high[wrong][0]!r}; {wrong.sum()} of {wrong.size} wrong"
+    if case.adds:
+        for name, result, added in zip(case.outputs, results, call(device, case, "bfloat16", add=before), strict=True):
+            sum_ = before[name].astype(result.dtype) + result
+            assert added.tobytes() == (rounded(sum_).astype(np.float32) if is_stored(case, name) else sum_).tobytes()
 
 
 @cases(lambda case: case.op in OVER_RELU)
@@ -86,8 +92,48 @@ def test_max_pooling_over_normalized_maps(device, case, add, tight):
     wide_inputs, wide_norms, wide_acts, wide_acts_grad = (wide.holding(device.download(tensor)) for tensor in (inputs, norms, acts, acts_grad))
     wide("max_pool_backward", wide_norms, wide_acts, wide_acts_grad, norms_grad, **window)
     for relu in (False, True):
-        separate, fused = wide.holding(before), run.holding(before)
-        wide("lrn_backward", wide_inputs, denoms, norms_grad, separate.adding(add), **of_gradient, relu=relu)
+        separate, fused = wide.arena.tensor(inputs.shape, "float32", tight), run.holding(before)
+        wide("lrn_backward", wide_inputs, denoms, norms_grad, separate, **of_gradient, relu=relu and not add)
         run("lrn_max_pool_backward", inputs, acts, acts_grad, fused.adding(add), **case.scalars, relu=relu)
         wide.arena.check_bands()
-        assert run.result(fused) == rounded(device.download(separate)).astype(np.float32).tobytes()
+        expected = rounded(device.download(separate))
+        if add:
+            expected = rounded(before + expected) * (device.download(inputs) > 0 if relu else 1)
+        assert run.result(fused) == expected.astype(np.float32).tobytes()
+
+
+@cases(is_narrow)
+def test_rows_without_padding_give_the_same_bits(device, case):
+    for padded, tight in zip(call(device, case, "bfloat16"), call(device, case, "bfloat16", tight=True), strict=True):
+        assert padded.tobytes() == tight.tobytes()
+
+
+@cases(lambda case: case.scalars.get("precision") == "bf16")
+def test_tensor_cores_multiply_what_is_stored_as_they_multiply_what_they_round(device, case):
+    case, _ = of_stored(case)
+    for name, stored, wide in zip(case.outputs, call(device, case, "bfloat16"), call(device, case, "float32"), strict=True):
+        assert stored.astype(np.float64).tobytes() == (rounded(wide) if name in ACTIVITIES else wide.astype(np.float64)).tobytes()
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16x3"])
+def test_other_precisions_say_that_they_do_not_take_it(device, precision):
+    x, w, y = device.tensor((3, 4, 4, 8), "bfloat16"), device.tensor((3, 3, 3, 5)), device.tensor((5, 2, 2, 8), "bfloat16")
+    with pytest.raises(ValueError, match="conv_forward: activities in bfloat16: expected precision bf16 or exact"):
+        device.ops.conv_forward_workspace(device, x, w, y, stride=1, padding=0, groups=1, precision=precision)
+
+
+def test_host_says_that_it_does_not_take_it():
+    with Device("host", threads=1) as host, pytest.raises(ValueError, match="neuron_forward: dtype bfloat16, expected float32 or float64"):
+        host.ops.neuron_forward(host, host.tensor((1, 1, 1, 8), "bfloat16"), host.tensor((1, 1, 1, 8), "bfloat16"), neuron="relu", a=1.0, b=1.0)
+        host.synchronize()
+
+
+def test_numbers_are_rounded_to_nearest_and_halfway_to_even(device):
+    words = np.array([0x3F800000, 0x3F808000, 0x3F818000, 0x3F808001, 0x3F807FFF, 0x7F7FFFFF, 0xFF800000, 0x7F800001, 0xFFC00000, 0x00008000, 0x00008001, 0x80000000], np.uint32)
+    expected = np.array([0x3F80, 0x3F80, 0x3F82, 0x3F81, 0x3F80, 0x7F80, 0xFF80, 0x7FFF, 0x7FFF, 0x0000, 0x0001, 0x8000], np.uint16)
+    values = words.view(np.float32).reshape(1, 1, 1, -1)
+    np.testing.assert_array_equal(encoded(values, "bfloat16").ravel(), expected)
+    wide, narrow = device.tensor(values.shape), device.tensor(values.shape, "bfloat16")
+    device.upload(wide, values)
+    device.ops.scaled_copy(device, wide, narrow, factor=1.0)
+    assert device.download(narrow).tobytes() == decoded(expected, "bfloat16").tobytes()

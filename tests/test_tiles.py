@@ -59,7 +59,7 @@ def check(found, tile, m, n, groups, units, unit, inner=1):
     tiles = ceil_div(m, tile_m) * ceil_div(n, tile_n)
     parts = max(1, min(wanted // (tiles * groups * inner), units * unit // LEAST_WORK, units))
     kernel, grid, block, shared = found[0]
-    assert f"<float, {name}, true>" in kernel
+    assert f"<float, {name}, true" in kernel
     assert grid == (tiles * inner, groups, parts) and block == (threads, 1, 1)
     assert shared == (4 * 16 * 2 * 132 * 4 if name.startswith("Mma") else 0)
     assert [launch[0] for launch in found[1:]] == ["sum_parts_kernel<float>"] * (parts > 1)
@@ -140,7 +140,7 @@ def test_a_table_decides_what_is_launched(launches, tile, parts):
     load_module("simt").set_tiles({KEY: (tile, parts)})
     kernel, grid, block, _ = (found := launches("conv_forward", *SHAPES, **WINDOW))[0]
     name, m, n, threads, _ = TILES[tile]
-    assert f"<float, {name}, true>" in kernel and block == (threads, 1, 1)
+    assert f"<float, {name}, true" in kernel and block == (threads, 1, 1)
     assert grid == (ceil_div(36, m) * ceil_div(180, n), 2, parts)
     assert [launch[0] for launch in found[1:]] == ["sum_parts_kernel<float>"] * (parts > 1)
 
@@ -150,7 +150,7 @@ def test_a_rounded_product_is_on_tensor_cores_or_not_as_the_table_has_it(launche
     for tile in (precision, "small"):
         load_module("simt").set_tiles({(KEY[0], precision, *KEY[2:]): ("mma" if tile == precision else tile, 5)})
         (kernel, grid, *_), _ = launches("conv_forward", *SHAPES, **WINDOW, precision=precision)
-        assert f"<float, {TILES[tile][0]}, true>" in kernel and grid[2] == 5
+        assert f"<float, {TILES[tile][0]}, true" in kernel and grid[2] == 5
 
 
 def test_a_line_is_for_its_own_product_op_and_precision(launches):

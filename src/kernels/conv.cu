@@ -16,22 +16,39 @@ Product backward_data_product(Shape filters, Shape images, int stride, int group
   return {"conv_backward_data", filters[0], columns_of(area, images), groups * phases, ceil_div<std::int64_t>(filters[3] / groups, quad), quad * taps};
 }
 
+// What is stored in bfloat16 has been rounded to it: it is multiplied as it is, or as float32.
+void check_precision(const char* op, Dtype dtype, Precision precision) {
+  if (dtype == Dtype::bfloat16 && (precision == Precision::tf32 || precision == Precision::bf16x3))
+    fail_check(op, "activities in bfloat16: expected precision bf16 or exact");
+}
+
 // `images`, `filters` and `acts` are In or Out: a tensor or its gradient.
 #define CHECK_CONV(images, filters, acts)                                         \
   conv_problem(__func__, images, filters, acts, stride, padding, groups);         \
+  check_precision(__func__, (images).dtype, precision);                           \
   CHECK(groups <= 65535);                                                         \
   CHECK(is_countable(images) && is_countable(filters) && is_countable(acts))
+
+// Calls body(Filter{}): filters beside activities of bfloat16 may be float32, which those of fc layers are.
+template <class T, class Body>
+void with_filter_type(const In& filters, Body body) {
+  if constexpr (std::is_same_v<T, bfloat16>)
+    if (filters.dtype == Dtype::bfloat16) return body(T{});
+  body(Computed<T>{});
+}
 
 void forward(Stream stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups,
              Precision precision, In biases = {}, bool relu = false) {
   const Product product = forward_product(filters.shape, acts.shape, groups);
   const Way way = pick_way(stream, images.dtype, precision, product);
   const Conv conv{stride, padding, groups, way.parts, part_size(acts.shape)};
-  WITH_FLOAT_TYPE(images, [&]<class T>(T) {
-    with_parts<T>(stream, conv.parts, acts, workspace, epilogue_of<T>(biases, relu), [&](Images<T> target, const Epilogue<T>& epilogue) {
+  WITH_STORED_TYPE(images, [&]<class T>(T) {
+    with_parts<T>(stream, conv.parts, acts, workspace, epilogue_of<Computed<T>>(biases, relu), [&]<class Target>(Images<Target> target, const Epilogue<Computed<T>>& epilogue) {
       with_any_tile<T>(way, is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        launch<conv_forward_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
-               images_of<T>(images), images_of<T>(filters), target, conv, epilogue);
+        with_filter_type<T>(filters, [&]<class Filter>(Filter) {
+          launch<conv_forward_kernel<T, Tile, Vector::value, Filter, Target>>(grid_of<Tile>(product, conv), stream,
+                 images_of<T>(images), images_of<Filter>(filters), target, conv, epilogue);
+        });
       });
     });
   });
@@ -47,7 +64,7 @@ void conv_forward(Stream stream, In images, In filters, Out acts, Out workspace,
 
 void conv_bias_forward(Stream stream, In images, In filters, In biases, Out acts, Out workspace, int stride, int padding, int groups, Precision precision, bool relu) {
   CHECK_CONV(images, filters, acts);
-  check_biases(__func__, biases, filters.shape[3], images.dtype);
+  check_biases(__func__, biases, filters.shape[3], computed(images.dtype));
   CHECK_WORKSPACE(workspace, conv_forward_workspace(stream, images, filters, acts, stride, padding, groups, precision));
   forward(stream, images, filters, acts, workspace, stride, padding, groups, precision, biases, relu);
 }
@@ -58,11 +75,13 @@ void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad
   const Way way = pick_way(stream, images_grad.dtype, precision, product);
   const Conv conv{stride, padding, groups, way.parts, part_size(images_grad.shape)};
   CHECK_WORKSPACE(workspace, parts_bytes(conv.parts, images_grad));
-  WITH_FLOAT_TYPE(images_grad, [&]<class T>(T) {
-    with_parts<T>(stream, conv.parts, images_grad, workspace, [&](Images<T> target) {
+  WITH_STORED_TYPE(images_grad, [&]<class T>(T) {
+    with_parts<T>(stream, conv.parts, images_grad, workspace, [&]<class Target>(Images<Target> target) {
       with_any_tile<T>(way, is_vector(filters, acts_grad, images_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        launch<conv_backward_data_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
-               images_of<T>(acts_grad), images_of<T>(filters), target, int(tiles_over(product.n, Tile::n)), conv);
+        with_filter_type<T>(filters, [&]<class Filter>(Filter) {
+          launch<conv_backward_data_kernel<T, Tile, Vector::value, Filter, Target>>(grid_of<Tile>(product, conv), stream,
+                 images_of<T>(acts_grad), images_of<Filter>(filters), target, int(tiles_over(product.n, Tile::n)), conv);
+        });
       });
     });
   });
@@ -70,12 +89,13 @@ void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad
 
 void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_grad, Out workspace, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images, filters_grad, acts_grad);
+  CHECK_DTYPE(filters_grad, computed(images.dtype));
   const Product product = backward_filters_product(filters_grad.shape, acts_grad.shape, groups);
   const Way way = pick_way(stream, images.dtype, precision, product);
   const Conv conv{stride, padding, groups, way.parts, part_size(filters_grad.shape)};
   CHECK_WORKSPACE(workspace, parts_bytes(conv.parts, filters_grad));
-  WITH_FLOAT_TYPE(images, [&]<class T>(T) {
-    with_parts<T>(stream, conv.parts, filters_grad, workspace, [&](Images<T> target) {
+  WITH_STORED_TYPE(images, [&]<class T>(T) {
+    with_parts<Computed<T>>(stream, conv.parts, filters_grad, workspace, [&](Images<Computed<T>> target) {
       with_any_tile<T>(way, is_vector(filters_grad, images, acts_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
         launch<conv_backward_filters_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
                images_of<T>(images), images_of<T>(acts_grad), target, conv);
@@ -100,6 +120,7 @@ std::int64_t conv_backward_data_workspace(Stream stream, In acts_grad, In filter
 
 std::int64_t conv_backward_filters_workspace(Stream stream, In images, In acts_grad, Out filters_grad, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images, filters_grad, acts_grad);
+  CHECK_DTYPE(filters_grad, computed(images.dtype));
   return parts_bytes(pick_way(stream, filters_grad.dtype, precision, backward_filters_product(filters_grad.shape, acts_grad.shape, groups)).parts, filters_grad);
 }
 

@@ -125,9 +125,9 @@ struct WindowRows {
 };
 
 // Stores the tile of conv_forward and conv_backward_data: rows are channels of the output, columns its pixels and images.
-template <class Tile, bool Vector, class T>
+template <class Tile, bool Vector, class T, class Sum>
 __device__ void store_channels(const Images<T>& target, int first_channel, int first_row, int rows_left, int first_quad,
-                               const Window& rows, const Window& columns, const typename Tile::template Sums<T>& sums, const Epilogue<T>& epilogue = {}) {
+                               const Window& rows, const Window& columns, const typename Tile::template Sums<Sum>& sums, const Epilogue<Sum>& epilogue) {
 #pragma unroll
   for (int j = 0; j < Tile::runs_n; ++j) {
     const Column column(first_quad + Tile::column(j) / quad, target.images, rows, columns);
@@ -137,7 +137,7 @@ __device__ void store_channels(const Images<T>& target, int first_channel, int f
 #pragma unroll
     for (int i = 0; i < Tile::runs_m * Tile::run_m; ++i) {
       const int row = Tile::row(i / Tile::run_m) + i % Tile::run_m;
-      Run<T, Tile::run_n> values;
+      Run<Sum, Tile::run_n> values;
 #pragma unroll
       for (int e = 0; e < Tile::run_n; ++e) values.at[e] = sums.at(i, j * Tile::run_n + e);
       if (row < rows_left)
@@ -148,19 +148,20 @@ __device__ void store_channels(const Images<T>& target, int first_channel, int f
 }
 
 // A tile of acts: filters from first_filter of the block's group on, columns from first_quad on, summed over the block's
-// part of the channels. Shared with local.cuh, as are the two below.
-template <class T, class Tile, bool Vector>
-__device__ void forward_tile(const Images<const T>& images, const Images<const T>& filters, Images<T> acts, const Conv& conv,
-                             int first_filter, int first_quad, Window rows, Window columns, const Epilogue<T>& epilogue = {}) {
+// part of the channels. Shared with local.cuh, as are the two below. T: of images and acts; but parts of a sum are not
+// rounded to it (Target), and filters need not be (Filter).
+template <class T, class Tile, bool Vector, class Filter, class Target>
+__device__ void forward_tile(const Images<const T>& images, const Images<const Filter>& filters, Images<Target> acts, const Conv& conv,
+                             int first_filter, int first_quad, Window rows, Window columns, const Epilogue<Computed<T>>& epilogue = {}) {
   const int C = filters.channels, F = filters.images / conv.groups, g = int(blockIdx.y);
   clip_windows<Tile>(first_quad, acts.images, images.height, images.width, rows, columns);
   const Range c = range_of(int(blockIdx.z), conv.parts, C);
   const int count = c.count * rows.taps * columns.taps;
 
-  using ShareA = typename Tile::template RowShare<T, Tile::m>;
+  using ShareA = typename Tile::template RowShare<Filter, Tile::m>;
   using ShareB = typename Tile::template RowShare<T, Tile::n>;
   const WindowRows<T, Tile, Vector> windows(images, g * C + c.first, first_quad, rows, columns);
-  const T* start[ShareA::quads];  // of the thread's filters, at the first channel and tap
+  const Filter* start[ShareA::quads];  // of the thread's filters, at the first channel and tap
   int left[ShareA::quads];
 #pragma unroll
   for (int index = 0; index < ShareA::quads; ++index) {
@@ -169,7 +170,7 @@ __device__ void forward_tile(const Images<const T>& images, const Images<const T
     left[index] = F - f;
   }
   Walk<Tile::depth> walk(c.count, columns.taps, count, ShareA::k());
-  typename Tile::template Sums<T> sums = {};
+  typename Tile::template Sums<Computed<T>> sums = {};
   Tile::template multiply<ShareA, ShareB>(count, sums, [&](ShareA& a, ShareB& b) {
     const std::int64_t offset = offset_of(filters, walk.at.low, walk.at.high, walk.at.mid, 0);
 #pragma unroll
@@ -185,9 +186,9 @@ __device__ void forward_tile(const Images<const T>& images, const Images<const T
 
 // Blocks: x = tile of filters of the group, then tile of columns; y = group; z = part of the channels, which has no epilogue.
 //   acts[f,y,x,n] = sum over i,j,c of images[g C + c, y stride - padding + i, x stride - padding + j, n] * filters[c,i,j,f]
-template <class T, class Tile, bool Vector>
+template <class T, class Tile, bool Vector, class Filter, class Target>
 __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
-conv_forward_kernel(Images<const T> images, Images<const T> filters, Images<T> acts, Conv conv, Epilogue<T> epilogue) {
+conv_forward_kernel(Images<const T> images, Images<const Filter> filters, Images<Target> acts, Conv conv, Epilogue<Computed<T>> epilogue) {
   const int tiles = ceil_div(filters.images / conv.groups, Tile::m);
   forward_tile<T, Tile, Vector>(images, filters, acts, conv, int(blockIdx.x) % tiles * Tile::m, int(blockIdx.x) / tiles * (Tile::n / quad),
                                 forward_window(acts.height, filters.height, conv.stride, conv.padding),
@@ -197,8 +198,8 @@ conv_forward_kernel(Images<const T> images, Images<const T> filters, Images<T> a
 // A tile of images_grad: channels from first_channel of the block's group on, columns from first_quad on, summed over the
 // block's part of the filters. From the filters of a pixel of acts to those of the next there are `untied` rows: none
 // where all pixels share them.
-template <class T, class Tile, bool Vector>
-__device__ void backward_data_tile(const Images<const T>& acts_grad, const Images<const T>& filters, Images<T> images_grad, const Conv& conv,
+template <class T, class Tile, bool Vector, class Filter, class Target>
+__device__ void backward_data_tile(const Images<const T>& acts_grad, const Images<const Filter>& filters, Images<Target> images_grad, const Conv& conv,
                                    int untied, int first_channel, int first_quad, Window rows, Window columns) {
   const int C = filters.channels, F = filters.images / conv.groups, g = int(blockIdx.y);
   clip_windows<Tile>(first_quad, images_grad.images, acts_grad.height, acts_grad.width, rows, columns);
@@ -206,10 +207,10 @@ __device__ void backward_data_tile(const Images<const T>& acts_grad, const Image
   const Range f = {quads.first * quad, min(quads.count * quad, F - quads.first * quad)};
   const int count = quads.count * quad * rows.taps * columns.taps;
 
-  using ShareA = typename Tile::template ColumnShare<T, Tile::m>;
+  using ShareA = typename Tile::template ColumnShare<Filter, Tile::m>;
   using ShareB = typename Tile::template RowShare<T, Tile::n>;
   const WindowRows<T, Tile, Vector> windows(acts_grad, g * F + f.first, first_quad, rows, columns);
-  const T* start[ShareA::quads];  // of the filters' channels that the thread fetches, at the first tap
+  const Filter* start[ShareA::quads];  // of the filters' channels that the thread fetches, at the first tap
   const std::int64_t first_pixel = std::int64_t(rows.origin * acts_grad.width + columns.origin) * untied * int(filters.pitch);
 #pragma unroll
   for (int index = 0; index < ShareA::quads; ++index) {
@@ -217,7 +218,7 @@ __device__ void backward_data_tile(const Images<const T>& acts_grad, const Image
     start[index] = filters.data + first_pixel + offset_of(filters, c, rows.first_tap, columns.first_tap, g * F + f.first);
   }
   Walk<Tile::depth> walk_a(quads.count * quad, columns.taps, count, ShareA::k()), walk_b(quads.count * quad, columns.taps, count, ShareB::k());
-  typename Tile::template Sums<T> sums = {};
+  typename Tile::template Sums<Computed<T>> sums = {};
   Tile::template multiply<ShareA, ShareB>(count, sums, [&](ShareA& a, ShareB& b) {
     const Digits& k = walk_a.at;
     const std::int64_t pixel = std::int64_t((k.high * acts_grad.width + k.mid) * untied) * int(filters.pitch);
@@ -231,16 +232,16 @@ __device__ void backward_data_tile(const Images<const T>& acts_grad, const Image
   });
 
   images_grad.data += blockIdx.z * conv.part_size;
-  store_channels<Tile, Vector>(images_grad, g * C, first_channel, C - first_channel, first_quad, rows, columns, sums);
+  store_channels<Tile, Vector>(images_grad, g * C, first_channel, C - first_channel, first_quad, rows, columns, sums, Epilogue<Computed<T>>{});
 }
 
 // Blocks: x = tile of channels of the group, then tile of columns, then which of every `stride` rows and columns of
 // pixels; y = group; z = part of the filters.
 //   images_grad[c,v,u,n] = sum over i,j,f of acts_grad[f,y,x,n] * filters[c - g C,i,j,f]
 // Its two walks take too many registers for Tile::blocks: 24 bytes would be spilled (sm_90).
-template <class T, class Tile, bool Vector>
+template <class T, class Tile, bool Vector, class Filter, class Target>
 __global__ void __launch_bounds__(Tile::threads)
-conv_backward_data_kernel(Images<const T> acts_grad, Images<const T> filters, Images<T> images_grad, int column_tiles, Conv conv) {
+conv_backward_data_kernel(Images<const T> acts_grad, Images<const Filter> filters, Images<Target> images_grad, int column_tiles, Conv conv) {
   const int tiles = ceil_div(filters.channels, Tile::m), first_quad = int(blockIdx.x) / tiles % column_tiles * (Tile::n / quad);
   const int phase = int(blockIdx.x) / tiles / column_tiles, phases = min(conv.stride, images_grad.width);
   const Window rows = backward_window(phase / phases, images_grad.height, filters.height, conv.stride, conv.padding);
@@ -254,7 +255,7 @@ conv_backward_data_kernel(Images<const T> acts_grad, Images<const T> filters, Im
 // these pixels of acts. It goes `skipped` rows further down, where each pixel has filters of its own: a pointer to them
 // would be one register too many (sm_80). store(where it goes, values, how many of them are there) is what becomes of it.
 template <class T, class Tile, bool Vector, class Store>
-__device__ void backward_filters_tile(const Images<const T>& images, const Images<const T>& acts_grad, const Images<T>& filters_grad,
+__device__ void backward_filters_tile(const Images<const T>& images, const Images<const T>& acts_grad, const Images<Computed<T>>& filters_grad,
                                       const Conv& conv, int first_filter, int first_row, int skipped, Range pixels, Store store) {
   const int F = filters_grad.images / conv.groups, g = int(blockIdx.y), rows = int(filters_grad.rows());
   const int N = images.images, padded = quads_of(N) * quad;
@@ -276,7 +277,7 @@ __device__ void backward_filters_tile(const Images<const T>& images, const Image
   }
 
   Walk<Tile::depth> walk(padded, acts_grad.width, (pixels.first + pixels.count) * padded, pixels.first * padded + ShareA::k());
-  typename Tile::template Sums<T> sums = {};
+  typename Tile::template Sums<Computed<T>> sums = {};
   Tile::template multiply<ShareA, ShareB>(pixels.count * padded, sums, [&](ShareA& a, ShareB& b) {
     const int n = walk.at.low, x = walk.at.mid, y = walk.at.high, first_v = y * conv.stride, first_u = x * conv.stride;
     const std::int64_t offset_a = offset_of(acts_grad, 0, y, x, n), offset_b = offset_of(images, 0, first_v, first_u, n);
@@ -291,7 +292,7 @@ __device__ void backward_filters_tile(const Images<const T>& images, const Image
     walk.advance();
   });
 
-  T* const target = filters_grad.data + g * F;
+  Computed<T>* const target = filters_grad.data + g * F;
 #pragma unroll
   for (int j = 0; j < Tile::runs_n * Tile::run_n; ++j) {
     const int row = first_row + Tile::column(j / Tile::run_n) + j % Tile::run_n;
@@ -301,7 +302,7 @@ __device__ void backward_filters_tile(const Images<const T>& images, const Image
 #pragma unroll
     for (int i = 0; i < Tile::runs_m; ++i) {
       const int f = first_filter + Tile::row(i);
-      Run<T, Tile::run_m> values;
+      Run<Computed<T>, Tile::run_m> values;
 #pragma unroll
       for (int e = 0; e < Tile::run_m; ++e) values.at[e] = sums.at(i * Tile::run_m + e, j);
       if (row < rows && f < F) store(target + std::int64_t(skipped + row) * int(filters_grad.pitch) + f, values, F - f);
@@ -311,17 +312,17 @@ __device__ void backward_filters_tile(const Images<const T>& images, const Image
 
 // The usual: overwrites the tile, or adds to it.
 template <class T, class Tile, bool Vector>
-__device__ void backward_filters_tile(const Images<const T>& images, const Images<const T>& acts_grad, const Images<T>& filters_grad,
+__device__ void backward_filters_tile(const Images<const T>& images, const Images<const T>& acts_grad, const Images<Computed<T>>& filters_grad,
                                       const Conv& conv, int first_filter, int first_row, int skipped, Range pixels) {
   backward_filters_tile<T, Tile, Vector>(images, acts_grad, filters_grad, conv, first_filter, first_row, skipped, pixels,
-                                         [&](T* target, const Run<T, Tile::run_m>& values, int count) { store_run<Vector>(target, values, count, filters_grad.add); });
+                                         [&](Computed<T>* target, const Run<Computed<T>, Tile::run_m>& values, int count) { store_run<Vector>(target, values, count, filters_grad.add); });
 }
 
 // Blocks: x = tile of filters of the group, then tile of (channel, i, j); y = group; z = part of the pixels of acts.
 //   filters_grad[c,i,j,f] = sum over y,x,n of images[g C + c, y stride - padding + i, x stride - padding + j, n] * acts_grad[f,y,x,n]
 template <class T, class Tile, bool Vector>
 __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
-conv_backward_filters_kernel(Images<const T> images, Images<const T> acts_grad, Images<T> filters_grad, Conv conv) {
+conv_backward_filters_kernel(Images<const T> images, Images<const T> acts_grad, Images<Computed<T>> filters_grad, Conv conv) {
   const int tiles = ceil_div(filters_grad.images / conv.groups, Tile::m);
   filters_grad.data += blockIdx.z * conv.part_size;
   backward_filters_tile<T, Tile, Vector>(images, acts_grad, filters_grad, conv, int(blockIdx.x) % tiles * Tile::m, int(blockIdx.x) / tiles * Tile::n,

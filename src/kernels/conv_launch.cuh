@@ -51,16 +51,17 @@ inline Way pick_way(const Product& p) { return measured_way(Precision::exact, p,
 
 // As `precision` allows, where there are tensor cores.
 inline Way pick_way(Stream stream, Dtype dtype, Precision precision, const Product& p) {
-  if (!rounds(precision) || dtype != Dtype::float32 || !has_tensor_cores(stream)) return pick_way(p);
+  if (!rounds(precision) || computed(dtype) != Dtype::float32 || !has_tensor_cores(stream)) return pick_way(p);
   return measured_way(precision, p, rounded_by_rule(precision, p));
 }
 
-// Calls body(tile, vector): the template arguments of a kernel that is exact.
+// Calls body(tile, vector): the template arguments of a kernel that is exact. Of bfloat16 the large tile would spill.
 template <class T, class Body>
 void with_tile(const Way& way, bool vector, Body body) {
-  if constexpr (sizeof(T) == 4) {
+  if constexpr (sizeof(T) == 4)
     if (vector && way.size == Size::large) return body(Large{}, std::true_type{});
-    if (vector && way.size == Size::wide) return body(Wide{}, std::true_type{});
+  if constexpr (sizeof(T) <= 4) {
+    if (vector && way.size != Size::small) return body(Wide{}, std::true_type{});
     if (vector) return body(Small{}, std::true_type{});
   }
   body(Small{}, std::false_type{});
@@ -74,6 +75,8 @@ void with_any_tile(const Way& way, bool vector, Body body) {
     if (way.precision == Precision::tf32) return with_math(Tf32{});
     if (way.precision == Precision::bf16) return with_math(Bf16{});
     if (way.precision == Precision::bf16x3) return with_math(Bf16x3{});
+  } else if constexpr (sizeof(T) == 2) {
+    if (way.precision == Precision::bf16) return with_math(Bf16{});
   }
   with_tile<T>(way, vector, body);
 }
@@ -88,7 +91,7 @@ inline Product backward_filters_product(Shape filters, Shape acts, int groups) {
 inline std::int64_t part_size(const Shape& output) { return columns_of(output.rows(), output); }
 
 inline std::int64_t parts_bytes(int parts, const Out& output) {
-  return parts > 1 ? parts * part_size(output.shape) * size_of(output.dtype) : 0;
+  return parts > 1 ? parts * part_size(output.shape) * size_of(computed(output.dtype)) : 0;
 }
 
 // What the kernels count in 32 bits: rows, columns and k. A pitch of 64 bits costs 7 registers and spills.
@@ -109,22 +112,23 @@ bool is_vector(const Filters& filters, const A& a, const B& b, int groups) {
   return is_vectorizable(filters) && is_vectorizable(a) && is_vectorizable(b) && (groups == 1 || filters.shape[3] / groups % quad == 0);
 }
 
-// Runs body(where the product goes, its epilogue), then adds up the parts if there are several.
+// Runs body(where the product goes, its epilogue), then adds up the parts if there are several. T: of the output.
 template <class T, class Body>
-void with_parts(Stream stream, int parts, const Out& output, const Out& workspace, const Epilogue<T>& epilogue, Body body) {
+void with_parts(Stream stream, int parts, const Out& output, const Out& workspace, const Epilogue<Computed<T>>& epilogue, Body body) {
+  using Sum = Computed<T>;
   Images<T> target = images_of<T>(output);
   if (parts == 1) return body(target, epilogue);
-  T* const sums = static_cast<T*>(workspace.ptr);
+  Sum* const sums = static_cast<Sum*>(workspace.ptr);
   const std::int64_t pitch = columns_of(1, output.shape);
-  body(Images<T>{sums, target.channels, target.height, target.width, target.images, pitch, false}, Epilogue<T>{});
+  body(Images<Sum>{sums, target.channels, target.height, target.width, target.images, pitch, false}, Epilogue<Sum>{});
   launch<sum_parts_kernel<T>>(rows_grid(output.shape.rows(), target.images), stream,
-         Rows<const T>{sums, parts * target.rows(), target.images, pitch, false}, rows_of<T>(output), parts,
+         Rows<const Sum>{sums, parts * target.rows(), target.images, pitch, false}, rows_of<T>(output), parts,
          target.height * target.width, epilogue);
 }
 
 template <class T, class Body>
 void with_parts(Stream stream, int parts, const Out& output, const Out& workspace, Body body) {
-  with_parts<T>(stream, parts, output, workspace, Epilogue<T>{}, [&](Images<T> target, const Epilogue<T>&) { body(target); });
+  with_parts<T>(stream, parts, output, workspace, Epilogue<Computed<T>>{}, [&](const auto& target, const auto&) { body(target); });
 }
 
 template <class Tile>

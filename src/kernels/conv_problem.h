@@ -17,11 +17,10 @@ ConvProblem conv_problem(const char* op, const Images& images, const Filters& fi
                          const Acts& acts, int stride, int padding, int groups) {
   check_rank(op, "images", images.shape, 4);
   check_rank(op, "filters", filters.shape, 4);
-  check_dtype(op, "filters", filters.dtype, images.dtype);
+  if (filters.dtype != images.dtype) check_dtype(op, "filters", filters.dtype, computed(images.dtype));
   check_dtype(op, "acts", acts.dtype, images.dtype);
-  if (images.dtype != Dtype::float32 && images.dtype != Dtype::float64)
-    fail_check(op,
-               std::string("images is ") + name_of(images.dtype) + ", expected float32 or float64");
+  if (images.dtype != Dtype::float32 && images.dtype != Dtype::float64 && images.dtype != Dtype::bfloat16)
+    fail_check(op, std::string("images is ") + name_of(images.dtype) + ", expected float32, float64 or bfloat16");
   if (images.shape.size() == 0)
     fail_check(op, "nothing to do for images of shape " + to_string(images.shape));
   if (filters.shape.size() == 0)

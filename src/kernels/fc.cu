@@ -17,7 +17,7 @@ Tensor as_pixel(Tensor tensor) {
   CHECK((inputs).shape.rank > 0 && (acts).shape.rank > 0);                \
   CHECK((acts).shape.images() == (inputs).shape.images());                \
   CHECK_SHAPE(weights, (Shape{2, {(inputs).shape.rows(), (acts).shape.rows()}})); \
-  CHECK_DTYPE(weights, (inputs).dtype);                                   \
+  CHECK_DTYPE(weights, computed((inputs).dtype));                         \
   CHECK_DTYPE(acts, (inputs).dtype)
 
 }  // namespace
@@ -51,11 +51,12 @@ void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out in
   CHECK(is_countable(x) && is_countable(w) && is_countable(g));
   CHECK(increments.pitch == weights.pitch);
   const Product product = backward_filters_product(w.shape, g.shape, 1);
-  WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {
+  WITH_STORED_TYPE(inputs, [&]<class T>(T) {
+    using Sum = Computed<T>;
     with_tile<T>(pick_way(product), is_vector(w, x, g, 1) && is_vectorizable(v), [&]<class Tile, class Vector>(Tile, Vector) {
       const Conv conv{1, 0, 1, 1, 0};
       launch<fc_backward_update_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream, images_of<T>(x), images_of<T>(g),
-             rows_of<double>(state), images_of<T>(v), images_of<T>(w), conv, rate_slot, T(momentum), T(decay), T(images));
+             rows_of<double>(state), images_of<Sum>(v), images_of<Sum>(w), conv, rate_slot, Sum(momentum), Sum(decay), Sum(images));
     });
   });
 }

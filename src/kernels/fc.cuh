@@ -10,15 +10,16 @@ namespace convnet {
 //   gradient[i,o] = sum over n of inputs[i,n] * acts_grad[o,n]
 template <class T, class Tile, bool Vector>
 __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
-fc_backward_update_kernel(Images<const T> inputs, Images<const T> acts_grad, Rows<const double> state, Images<T> increments, Images<T> weights,
-                          Conv conv, int rate_slot, T momentum, T decay, T images) {
+fc_backward_update_kernel(Images<const T> inputs, Images<const T> acts_grad, Rows<const double> state, Images<Computed<T>> increments, Images<Computed<T>> weights,
+                          Conv conv, int rate_slot, Computed<T> momentum, Computed<T> decay, Computed<T> images) {
+  using Sum = Computed<T>;
   if (state.row(0)[state_finite] != 1) return;
   const int tiles = ceil_div(weights.images, Tile::m);
   backward_filters_tile<T, Tile, Vector>(inputs, acts_grad, weights, conv, int(blockIdx.x) % tiles * Tile::m, int(blockIdx.x) / tiles * Tile::n, 0, {0, 1},
-                                         [&](T* weight, const Quad<T>& gradient, int count) {
-    const SgdStep<T> step{T(state.row(0)[state_rates + rate_slot]), momentum, decay, images};
-    T* const increment = increments.data + (weight - weights.data);
-    Quad<T> v = load_quad<Vector, false>(true, increment, count), w = load_quad<Vector, false>(true, weight, count);
+                                         [&](Sum* weight, const Quad<Sum>& gradient, int count) {
+    const SgdStep<Sum> step{Sum(state.row(0)[state_rates + rate_slot]), momentum, decay, images};
+    Sum* const increment = increments.data + (weight - weights.data);
+    Quad<Sum> v = load_quad<Vector, false>(true, increment, count), w = load_quad<Vector, false>(true, weight, count);
 #pragma unroll
     for (int e = 0; e < quad; ++e) step(gradient.at[e], v.at[e], w.at[e]);
     store_run<Vector>(increment, v, count, false);

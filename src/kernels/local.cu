@@ -37,11 +37,11 @@ void local_forward(Stream stream, In images, In weights, Out acts, Out workspace
   const Way way = pick_way(product);
   const Conv conv{stride, padding, groups, way.parts, part_size(acts.shape)};
   CHECK_WORKSPACE(workspace, parts_bytes(conv.parts, acts));
-  WITH_FLOAT_TYPE(images, [&]<class T>(T) {
-    with_parts<T>(stream, conv.parts, acts, workspace, [&](Images<T> target) {
+  WITH_STORED_TYPE(images, [&]<class T>(T) {
+    with_parts<T>(stream, conv.parts, acts, workspace, [&]<class Target>(Images<Target> target) {
       with_tile<T>(way, is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        launch<local_forward_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
-               images_of<T>(images), images_of<T>(filters), target, conv);
+        launch<local_forward_kernel<T, Tile, Vector::value, Target>>(grid_of<Tile>(product, conv), stream,
+               images_of<T>(images), images_of<Computed<T>>(filters), target, conv);
       });
     });
   });
@@ -54,11 +54,11 @@ void local_backward_data(Stream stream, In acts_grad, In weights, Out images_gra
   const Way way = pick_way(product);
   const Conv conv{stride, padding, groups, way.parts, part_size(images_grad.shape)};
   CHECK_WORKSPACE(workspace, parts_bytes(conv.parts, images_grad));
-  WITH_FLOAT_TYPE(images_grad, [&]<class T>(T) {
-    with_parts<T>(stream, conv.parts, images_grad, workspace, [&](Images<T> target) {
+  WITH_STORED_TYPE(images_grad, [&]<class T>(T) {
+    with_parts<T>(stream, conv.parts, images_grad, workspace, [&]<class Target>(Images<Target> target) {
       with_tile<T>(way, is_vector(filters, acts_grad, images_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        launch<local_backward_data_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
-               images_of<T>(acts_grad), images_of<T>(filters), target, conv);
+        launch<local_backward_data_kernel<T, Tile, Vector::value, Target>>(grid_of<Tile>(product, conv), stream,
+               images_of<T>(acts_grad), images_of<Computed<T>>(filters), target, conv);
       });
     });
   });
@@ -69,10 +69,10 @@ void local_backward_weights(Stream stream, In images, In acts_grad, Out weights_
   const Out filters_grad = first_filters(weights_grad);
   const Product product = local_backward_weights_product(filters_grad.shape, acts_grad.shape, groups);
   const Conv conv{stride, padding, groups, 1, 0};
-  WITH_FLOAT_TYPE(images, [&]<class T>(T) {
+  WITH_STORED_TYPE(images, [&]<class T>(T) {
     with_tile<T>(pick_way(product), is_vector(filters_grad, images, acts_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
       launch<local_backward_weights_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
-             images_of<T>(images), images_of<T>(acts_grad), images_of<T>(filters_grad), conv);
+             images_of<T>(images), images_of<T>(acts_grad), images_of<Computed<T>>(filters_grad), conv);
     });
   });
 }

@@ -17,7 +17,7 @@ template <class Images, class Weights, class Acts>
 ConvProblem local_problem(const char* op, const Images& images, const Weights& weights,
                           const Acts& acts, int stride, int padding, int groups) {
   check_rank(op, "weights", weights.shape, 5);
-  check_dtype(op, "weights", weights.dtype, images.dtype);
+  check_dtype(op, "weights", weights.dtype, computed(images.dtype));
   const ConvProblem problem =
       conv_problem(op, images, first_filters(weights), acts, stride, padding, groups);
   if (weights.shape[0] != acts.shape[1] * acts.shape[2])

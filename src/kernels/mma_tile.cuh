@@ -1,8 +1,9 @@
 // The tiles of tile.cuh on tensor cores (sm_80): float32 in memory, rounded to what an instruction multiplies on the way
-// from shared memory to the registers, and summed in float32.
+// from shared memory to the registers, and summed in float32. What is stored in bfloat16 is multiplied as it is.
 #pragma once
 #include "ptx/convert.cuh"
 #include "ptx/cp_async.cuh"
+#include "ptx/ldmatrix.cuh"
 #include "ptx/mma.cuh"
 #include "tile.cuh"
 
@@ -75,39 +76,54 @@ struct Bf16x3 {
 
 // Where element (k, column) of a slice of `depth` k is, so that no two lanes meet in a bank.
 
-// Rows lie in memory as they do here: (depth, Size), and a quad more.
-template <int Size>
+constexpr int slice_depth = 16;
+
+// Rows lie in memory as they do here: (slice_depth, Size), and 16 bytes more.
+template <class T, int Size>
 struct RowSlice {
-  static constexpr int pitch = Size + quad;
+  static constexpr int pitch = Size + 16 / int(sizeof(T)), size = slice_depth * pitch;
   HOST_DEVICE static constexpr int at(int k, int column) { return k * pitch + column; }
 };
+// The k of a row that some lanes fetch: of bfloat16, 8 lanes fetch to half of the banks, and 4 rows further is the other half.
+HOST_DEVICE constexpr int row_of(int lanes) { return lanes / 4 + lanes % 4 * 4; }
 
-// Columns lie in memory along k: (Size, 16), in every other two of them the quads exchanged; so at(k, column) is
-// at(k, column % 4) + at(0, column / 4 * 4), which saves registers.
+// Columns lie in memory along k: (Size, slice_depth), in some of them pieces of k exchanged: of float32 the quads, in every
+// other two columns, of bfloat16 the halves, in every other four. So at(k, column) is at(k, column % 8) + at(0, column / 8 * 8), which saves registers.
+template <class T>
 struct ColumnSlice {
-  HOST_DEVICE static constexpr int at(int k, int column) { return column * 16 + ((k / quad) ^ (column / 2 % 2 * 2)) * quad + k % quad; }
+  HOST_DEVICE static constexpr int at(int k, int column) {
+    constexpr int piece = 16 / int(sizeof(T));
+    const int moved = sizeof(T) == 4 ? column / 2 % 2 * 2 : column / 4 % 2;
+    return column * slice_depth + ((k / piece) ^ moved) * piece + k % piece;
+  }
 };
 
-// Of 32 lanes that each move `size` elements at place(lane): groups of them take turns, 32 elements at a time, and in
-// a turn each must have banks of its own.
-template <class Place>
-consteval bool is_conflict_free(int size, Place place) {
-  for (int first = 0; first < 32; first += 32 / size) {
+// Of 32 lanes that each move `bytes` at place(lane): groups of them take turns, 128 bytes at a time, and in a turn each must
+// have banks of its own. T: what is counted by `place`.
+template <class T, class Place>
+consteval bool is_conflict_free(int bytes, Place place, int lanes = 32) {
+  for (int first = 0; first < lanes; first += 128 / bytes) {
     unsigned banks = 0;
-    for (int lane = first; lane < first + 32 / size; ++lane)
-      for (int e = 0; e < size; ++e) banks |= 1u << (place(lane) + e) % 32;
+    for (int lane = first; lane < first + 128 / bytes; ++lane)
+      for (int byte = 0; byte < bytes; byte += 4) banks |= 1u << (place(lane) * int(sizeof(T)) + byte) / 4 % 32;
     if (banks != 0xFFFFFFFF) return false;
   }
   return true;
 }
 
 // Lanes that read the pairs of rows or columns 0 to 7, and those that fetch quads.
-static_assert(is_conflict_free(1, [](int lane) { return RowSlice<128>::at(lane % 4 * 2, lane / 4); }));
-static_assert(is_conflict_free(1, [](int lane) { return RowSlice<128>::at(lane % 4 * 2 + 1, lane / 4); }));
-static_assert(is_conflict_free(4, [](int lane) { return RowSlice<128>::at(lane / 8, lane % 8 * quad); }));
-static_assert(is_conflict_free(2, [](int lane) { return ColumnSlice::at(lane % 4 * 2, lane / 4); }));
-static_assert(is_conflict_free(2, [](int lane) { return ColumnSlice::at(8 + lane % 4 * 2, lane / 4); }));
-static_assert(is_conflict_free(4, [](int lane) { return ColumnSlice::at(lane % 4 * quad, lane / 4); }));
+static_assert(is_conflict_free<float>(4, [](int lane) { return RowSlice<float, 128>::at(lane % 4 * 2, lane / 4); }));
+static_assert(is_conflict_free<float>(4, [](int lane) { return RowSlice<float, 128>::at(lane % 4 * 2 + 1, lane / 4); }));
+static_assert(is_conflict_free<float>(16, [](int lane) { return RowSlice<float, 128>::at(row_of(lane / 8), lane % 8 * quad); }));
+static_assert(is_conflict_free<float>(8, [](int lane) { return ColumnSlice<float>::at(lane % 4 * 2, lane / 4); }));
+static_assert(is_conflict_free<float>(8, [](int lane) { return ColumnSlice<float>::at(8 + lane % 4 * 2, lane / 4); }));
+static_assert(is_conflict_free<float>(16, [](int lane) { return ColumnSlice<float>::at(lane % 4 * quad, lane / 4); }));
+// Of bfloat16 an 8x8 matrix is read at once, its rows by 8 lanes.
+static_assert(is_conflict_free<bfloat16>(16, [](int lane) { return RowSlice<bfloat16, 128>::at(lane, 0); }, 8));
+static_assert(is_conflict_free<bfloat16>(8, [](int lane) { return RowSlice<bfloat16, 128>::at(row_of(lane / 8), lane % 8 * quad); }));
+static_assert(is_conflict_free<bfloat16>(16, [](int lane) { return ColumnSlice<bfloat16>::at(0, lane); }, 8));
+static_assert(is_conflict_free<bfloat16>(16, [](int lane) { return ColumnSlice<bfloat16>::at(8, lane); }, 8));
+static_assert(is_conflict_free<bfloat16>(8, [](int lane) { return ColumnSlice<bfloat16>::at(lane % 4 * quad, lane / 4); }));
 
 // ---- the tile --------------------------------------------------------------------------------------------------------
 
@@ -115,12 +131,11 @@ static_assert(is_conflict_free(4, [](int lane) { return ColumnSlice::at(lane % 4
 // fetched by asynchronous copies; Stages of them are on the way or in use.
 template <class Math, int M, int N, int WarpM, int WarpN, int Stages, int Blocks>
 struct MmaTile {
-  static constexpr int m = M, n = N, depth = 16;
+  static constexpr int m = M, n = N, depth = slice_depth;
   static constexpr int run_m = 1, runs_m = WarpM / 8, run_n = 2, runs_n = WarpN / 8;
   static constexpr int warps_n = N / WarpN, threads = 32 * (M / WarpM) * warps_n;
   static constexpr int blocks = Blocks;
-  static constexpr int stage_size = depth * (RowSlice<M>::pitch + RowSlice<N>::pitch);
-  static constexpr std::size_t shared_bytes = Stages * stage_size * sizeof(float);
+  static constexpr std::size_t shared_bytes = Stages * (RowSlice<float, M>::size + RowSlice<float, N>::size) * sizeof(float);
 
   __device__ static int lane() { return int(threadIdx.x) % 32; }
   __device__ static int warp() { return int(threadIdx.x) / 32; }
@@ -133,88 +148,120 @@ struct MmaTile {
     __device__ float at(int row, int column) const { return values[row / 2][column / 2][row % 2 * 2 + column % 2]; }
   };
 
-  // Begins to fetch a quad, as load_quad does; `count` is above 0 if it is inside.
-  template <bool Vector, bool Masked>
-  __device__ static void load(float* target, bool inside, const float* source, int count) {
+  // Begins to fetch a quad, as load_quad does; `count` is above 0 if it is inside. Copies of less than 4 bytes do not go on meanwhile.
+  template <bool Vector, bool Masked, class T>
+  __device__ static void load(T* target, bool inside, const T* source, int count) {
+    constexpr int bytes = quad * int(sizeof(T));
     if constexpr (Vector) {
-      ptx::cp_async<16>(target, source, inside ? Masked ? min(count, quad) * 4 : 16 : 0);
+      ptx::cp_async<bytes>(target, source, inside ? Masked ? min(count, quad) * int(sizeof(T)) : bytes : 0);
     } else {
 #pragma unroll
-      for (int e = 0; e < quad; ++e) ptx::cp_async<4>(target + e, source + e, inside && e < count ? 4 : 0);
+      for (int e = 0; e < quad; ++e) {
+        if constexpr (sizeof(T) == 4) ptx::cp_async<4>(target + e, source + e, inside && e < count ? 4 : 0);
+        else target[e] = inside && e < count ? source[e] : T(0);
+      }
     }
   }
 
-  // The lane's pairs of a slice, from a column of the warp's on. pair(k, column): of the eight k from k on and the eight
-  // columns from `column` on, numbers that the compiler knows, so that both are part of the instruction.
-  template <int Size>
-  struct RowPairs {
-    const float* first;
-    __device__ RowPairs(const float* slice, int column) : first(slice + RowSlice<Size>::at(lane() % 4 * 2, column + lane() / 4)) {}
-    __device__ Pair pair(int k, int column) const {
-      const float* const at = first + RowSlice<Size>::at(k, column);
-      return {at[0], at[RowSlice<Size>::at(1, 0)]};
+  // What a warp reads of a slice, from a row or column of it on: read(k, column, words) gets a lane's words of the instruction, of
+  // `tiles` times eight rows of A or columns of B. k and column are numbers that the compiler knows, so that they are part of
+  // the instruction. Of float32 a lane reads its pairs; of bfloat16 the warp reads matrices: tiles beside each other, two
+  // of eight k, and a lane has the address of a row of one.
+  __device__ static int matrix() { return lane() / 8; }
+  template <int tiles, class PairAt>
+  __device__ static void convert(unsigned (&words)[Math::planes][2 * tiles], PairAt pair_at) {
+    Pair pairs[Math::depth / 8][tiles];
+#pragma unroll
+    for (int e = 0; e < Math::depth / 8 * tiles; ++e) pairs[e / tiles][e % tiles] = pair_at(e / tiles * 8, e % tiles * 8);
+    Math::convert(pairs, words);
+  }
+
+  template <class T, int Size, int tiles>
+  struct RowReader {
+    using Slice = RowSlice<T, Size>;
+    const T* first;
+    __device__ RowReader(const T* slice, int column)
+        : first(slice + (sizeof(T) == 4 ? Slice::at(lane() % 4 * 2, column + lane() / 4)
+                                        : Slice::at(matrix() / tiles % 2 * 8 + lane() % 8, column + matrix() % tiles * 8))) {}
+    __device__ void read(int k, int column, unsigned (&words)[Math::planes][2 * tiles]) const {
+      if constexpr (sizeof(T) == 4)
+        convert<tiles>(words, [&](int more_k, int more_columns) -> Pair {
+          const T* const at = first + Slice::at(k + more_k, column + more_columns);
+          return {at[0], at[Slice::at(1, 0)]};
+        });
+      else
+        ptx::ldmatrix_transposed(words[0], first + Slice::at(k, column));
     }
   };
-  struct ColumnPairs {
-    const float* first[depth / 8];
-    __device__ ColumnPairs(const float* slice, int column) {
+
+  template <class T, int tiles>
+  struct ColumnReader {
+    using Slice = ColumnSlice<T>;
+    static constexpr int starts = sizeof(T) == 4 ? depth / 8 : 1;
+    const T* first[starts];
+    __device__ ColumnReader(const T* slice, int column) {
 #pragma unroll
-      for (int k = 0; k < depth; k += 8) first[k / 8] = slice + ColumnSlice::at(k + lane() % 4 * 2, lane() / 4) + ColumnSlice::at(0, column);
+      for (int i = 0; i < starts; ++i)
+        first[i] = slice + Slice::at(0, column) + (sizeof(T) == 4 ? Slice::at(i * 8 + lane() % 4 * 2, lane() / 4)
+                                                                  : Slice::at(matrix() / tiles % 2 * 8, lane() % 8) + Slice::at(0, matrix() % tiles * 8));
     }
-    __device__ Pair pair(int k, int column) const { return *reinterpret_cast<const Pair*>(first[k / 8] + ColumnSlice::at(0, column)); }
+    __device__ void read(int k, int column, unsigned (&words)[Math::planes][2 * tiles]) const {
+      if constexpr (sizeof(T) == 4)
+        convert<tiles>(words, [&](int more_k, int more_columns) {
+          return *reinterpret_cast<const Pair*>(first[(k + more_k) / 8] + Slice::at(0, column + more_columns));
+        });
+      else
+        ptx::ldmatrix(words[0], first[0] + Slice::at(0, column));  // of all k
+    }
   };
 
   template <class T, int Size>
   struct RowShare {
-    using Pairs = RowPairs<Size>;
+    using Element = T;
+    template <int tiles>
+    using Reader = RowReader<T, Size, tiles>;
     static constexpr int lanes = threads / depth, quads = Size / quad / lanes;
     static_assert(quads * lanes * quad == Size);
-    float* slice;
+    T* slice;
 
-    __device__ static int k() { return int(threadIdx.x) / lanes; }
+    __device__ static int k() { return row_of(int(threadIdx.x) / lanes); }
     __device__ static int column(int index) { return (int(threadIdx.x) % lanes + index * lanes) * quad; }
     template <bool Vector, bool Masked>
-    __device__ void load(int index, bool inside, const float* source, int count) {
-      MmaTile::load<Vector, Masked>(slice + RowSlice<Size>::at(k(), column(index)), inside, source, count);
+    __device__ void load(int index, bool inside, const T* source, int count) {
+      MmaTile::load<Vector, Masked>(slice + RowSlice<T, Size>::at(k(), column(index)), inside, source, count);
     }
   };
 
   template <class T, int Size>
   struct ColumnShare {
-    using Pairs = ColumnPairs;
+    using Element = T;
+    template <int tiles>
+    using Reader = ColumnReader<T, tiles>;
     static constexpr int lanes = threads / (depth / quad), quads = Size / lanes;
-    static_assert(quads * lanes == Size);
-    float* slice;
+    static_assert(quads * lanes == Size && lanes % 8 == 0);
+    T* slice;
 
     __device__ static int k() { return int(threadIdx.x) % (depth / quad) * quad; }
     __device__ static int column(int index) { return int(threadIdx.x) / (depth / quad) + index * lanes; }
     template <bool Vector, bool Masked>
-    __device__ void load(int index, bool inside, const float* source, int count) {
-      MmaTile::load<Vector, Masked>(slice + ColumnSlice::at(k(), column(0)) + index * ColumnSlice::at(0, lanes), inside, source, count);
+    __device__ void load(int index, bool inside, const T* source, int count) {
+      MmaTile::load<Vector, Masked>(slice + ColumnSlice<T>::at(k(), column(0)) + index * ColumnSlice<T>::at(0, lanes), inside, source, count);
     }
   };
 
   template <class ShareA, class ShareB, class T>
-  __device__ static void multiply_slice(const float* a, const float* b, Sums<T>& sums) {
-    const typename ShareA::Pairs pairs_a(a, warp() / warps_n * WarpM);
-    const typename ShareB::Pairs pairs_b(b, warp() % warps_n * WarpN);
+  __device__ static void multiply_slice(const typename ShareA::Element* a, const typename ShareB::Element* b, Sums<T>& sums) {
+    const typename ShareA::template Reader<2> reader_a(a, warp() / warps_n * WarpM);
+    const typename ShareB::template Reader<1> reader_b(b, warp() % warps_n * WarpN);
 #pragma unroll
     for (int k = 0; k < depth; k += Math::depth) {
       unsigned columns[WarpN / 8][Math::planes][2];
 #pragma unroll
-      for (int j = 0; j < WarpN / 8; ++j) {
-        Pair pairs[Math::depth / 8][1];
-#pragma unroll
-        for (int e = 0; e < Math::depth / 8; ++e) pairs[e][0] = pairs_b.pair(k + e * 8, j * 8);
-        Math::convert(pairs, columns[j]);
-      }
+      for (int j = 0; j < WarpN / 8; ++j) reader_b.read(k, j * 8, columns[j]);
 #pragma unroll
       for (int i = 0; i < WarpM / 16; ++i) {
-        Pair pairs[Math::depth / 8][2];
         unsigned rows[Math::planes][4];
-#pragma unroll
-        for (int e = 0; e < Math::depth / 4; ++e) pairs[e / 2][e % 2] = pairs_a.pair(k + e / 2 * 8, i * 16 + e % 2 * 8);
-        Math::convert(pairs, rows);
+        reader_a.read(k, i * 16, rows);
 #pragma unroll
         for (int product = 0; product < Math::products; ++product)
 #pragma unroll
@@ -230,10 +277,13 @@ struct MmaTile {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
     __trap();  // has_tensor_cores() keeps the launchers from it
 #else
-    DYN_SMEM(float, slices);
+    DYN_SMEM(unsigned char, slices);
+    using A = typename ShareA::Element;
+    using B = typename ShareB::Element;
+    constexpr int bytes_a = RowSlice<A, M>::size * sizeof(A), stage_bytes = bytes_a + RowSlice<B, N>::size * sizeof(B);
     const auto fetch_into = [&](int stage) {
-      ShareA a{slices + stage * stage_size};
-      ShareB b{a.slice + depth * RowSlice<M>::pitch};
+      ShareA a{reinterpret_cast<A*>(slices + stage * stage_bytes)};
+      ShareB b{reinterpret_cast<B*>(slices + stage * stage_bytes + bytes_a)};
       fetch(a, b);
       ptx::cp_async_commit();
     };
@@ -243,8 +293,8 @@ struct MmaTile {
       ptx::cp_async_wait<Stages - 2>();
       __syncthreads();  // `now` is there for all threads, and nobody reads the one before it
       fetch_into(now == 0 ? Stages - 1 : now - 1);
-      const float* const slice = slices + now * stage_size;
-      multiply_slice<ShareA, ShareB>(slice, slice + depth * RowSlice<M>::pitch, sums);
+      const unsigned char* const slice = slices + now * stage_bytes;
+      multiply_slice<ShareA, ShareB>(reinterpret_cast<const A*>(slice), reinterpret_cast<const B*>(slice + bytes_a), sums);
       now = now == Stages - 1 ? 0 : now + 1;
     }
     ptx::cp_async_wait<0>();

@@ -81,6 +81,10 @@ HOST_DEVICE T sum_of(T a, T b) {
 #endif
 }
 
+// An element that something is added to: rounded first, as if it had been stored.
+template <class T>
+HOST_DEVICE Computed<T> added(T old, Computed<T> value) { return sum_of<Computed<T>>(old, T(value)); }
+
 // Rank-4 tensors as kernels see them: (channels, height, width, images). T is const for what is read.
 template <class T>
 struct Images {
@@ -93,7 +97,7 @@ struct Images {
     return data + ((std::int64_t(c) * height + y) * width + x) * pitch;
   }
   HOST_DEVICE std::int64_t rows() const { return std::int64_t(channels) * height * width; }
-  HOST_DEVICE void store(T* target, Computed<T> value) const { *target = add ? sum_of<Computed<T>>(*target, value) : value; }
+  HOST_DEVICE void store(T* target, Computed<T> value) const { *target = add ? added(*target, value) : value; }
 };
 
 // Any tensor as kernels see it that care about rows only: (rows, images).
@@ -106,7 +110,7 @@ struct Rows {
   bool add;
 
   HOST_DEVICE T* row(std::int64_t r) const { return data + r * pitch; }
-  HOST_DEVICE void store(T* target, Computed<T> value) const { *target = add ? sum_of<Computed<T>>(*target, value) : value; }
+  HOST_DEVICE void store(T* target, Computed<T> value) const { *target = add ? added(*target, value) : value; }
 };
 
 template <class T>

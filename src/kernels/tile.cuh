@@ -37,23 +37,32 @@ __device__ Quad<T> load_quad(bool inside, const T* source, int count) {
   return values;
 }
 
+// Of another type: what is stored, and what it is computed in.
+template <class To, class From, int size>
+__device__ Run<To, size> converted(const Run<From, size>& values) {
+  Run<To, size> result;
+#pragma unroll
+  for (int e = 0; e < size; ++e) result.at[e] = values.at[e];
+  return result;
+}
+
 // The other way: overwrites `count` elements of a channel, or adds to them. Vector: the whole run, the padding of the row included.
-template <bool Vector, class T, int size>
-__device__ void store_run(T* target, Run<T, size> values, int count, bool add, const Epilogue<T>& epilogue = {}, int channel = 0) {
+template <bool Vector, class T, class Sum, int size>
+__device__ void store_run(T* target, Run<Sum, size> values, int count, bool add, const Epilogue<Sum>& epilogue = {}, int channel = 0) {
   if constexpr (Vector) {
     Run<T, size>* const whole = reinterpret_cast<Run<T, size>*>(target);
     if (add) {
       const Run<T, size> old = *whole;
 #pragma unroll
-      for (int e = 0; e < size; ++e) values.at[e] = sum_of(old.at[e], values.at[e]);
+      for (int e = 0; e < size; ++e) values.at[e] = added(old.at[e], values.at[e]);
     }
 #pragma unroll
     for (int e = 0; e < size; ++e) values.at[e] = epilogue(values.at[e], channel);
-    *whole = values;
+    *whole = converted<T>(values);
   } else {
 #pragma unroll
     for (int e = 0; e < size; ++e)
-      if (e < count) target[e] = epilogue(add ? sum_of(target[e], values.at[e]) : values.at[e], channel);
+      if (e < count) target[e] = epilogue(add ? added(target[e], values.at[e]) : values.at[e], channel);
   }
 }
 
@@ -127,9 +136,10 @@ struct Tile {
     __device__ static int column(int index) { return (int(threadIdx.x) % lanes + index * lanes) * quad; }
     template <bool Vector, bool Masked>
     __device__ void load(int index, bool inside, const T* source, int count) { values[index] = load_quad<Vector, Masked>(inside, source, count); }
-    __device__ void put(Slice<T, Size>& slice) const {
+    __device__ void put(Slice<Computed<T>, Size>& slice) const {
 #pragma unroll
-      for (int index = 0; index < quads; ++index) *reinterpret_cast<Quad<T>*>(&slice[k()][column(index)]) = values[index];
+      for (int index = 0; index < quads; ++index)
+        *reinterpret_cast<Quad<Computed<T>>*>(&slice[k()][column(index)]) = converted<Computed<T>>(values[index]);
     }
   };
 
@@ -145,7 +155,7 @@ struct Tile {
     __device__ static int column(int index) { return int(threadIdx.x) / (depth / quad) + index * lanes; }
     template <bool Vector, bool Masked>
     __device__ void load(int index, bool inside, const T* source, int count) { values[index] = load_quad<Vector, Masked>(inside, source, count); }
-    __device__ void put(Slice<T, Size>& slice) const {
+    __device__ void put(Slice<Computed<T>, Size>& slice) const {
 #pragma unroll
       for (int index = 0; index < quads; ++index)
 #pragma unroll
@@ -195,13 +205,13 @@ struct Tile {
 // workspace, (parts, rows of D, images rounded up to quads), and sum_parts_kernel adds them up.
 // Threads: x = image (or filter), y = row of the sums, of which each channel has `pixels`.
 template <class T>
-__global__ void sum_parts_kernel(Rows<const T> parts, Rows<T> sums, int count, int pixels, Epilogue<T> epilogue) {
+__global__ void sum_parts_kernel(Rows<const Computed<T>> parts, Rows<T> sums, int count, int pixels, Epilogue<Computed<T>> epilogue) {
   const Place place = this_place();
   if (place.row >= sums.rows || place.n >= sums.images) return;
-  T sum = 0;
+  Computed<T> sum = 0;
   for (int part = 0; part < count; ++part) sum += parts.row(part * sums.rows + place.row)[place.n];
   T& target = sums.row(place.row)[place.n];
-  target = epilogue(sums.add ? sum_of(target, sum) : sum, place.row / pixels);
+  target = epilogue(sums.add ? added(target, sum) : sum, place.row / pixels);
 }
 
 }  // namespace convnet
