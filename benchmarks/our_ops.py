@@ -8,6 +8,7 @@ import numpy as np
 from layers import Case, ConvLayer
 
 from convnet.backends import Device, Tensor
+from convnet.passes import ACTIVITIES, PRECISIONS
 
 RATE_SLOT, STATE = 0, np.array([1.0, 1.0, 1e-6])  # step, all is finite, a learning rate
 
@@ -15,11 +16,12 @@ RATE_SLOT, STATE = 0, np.array([1.0, 1.0, 1e-6])  # step, all is finite, a learn
 class OurCase:
     """The calls of a case in the memory of a device. nbytes: of all tensors that they read and write; written: by the last call.
 
-    precision: of a product; `of` is applied to the random numbers.
+    precision: of a product; at bf16 its activities are stored so, as a net's are; `of` is applied to the random numbers.
     """
 
     def __init__(self, device: Device, case: Case, images: int, precision: str = "exact", dtype: str = "float32", of: Callable = np.asarray):
         self.device, self.case, self.images, self.nbytes, self.precision, self.dtype = device, case, images, 0, precision, dtype
+        self._stored = "bfloat16" if precision == "bf16" and device.backend in PRECISIONS[precision] else dtype
         self._calls: list[Callable] = []
         self._random = of(np.random.default_rng(0).standard_normal(1_000_003, np.float32)).astype(dtype)
         getattr(self, f"_{case.op}" if hasattr(self, f"_{case.op}") else f"_{case.op.partition('_')[0]}")()
@@ -48,7 +50,8 @@ class OurCase:
 
     def _product(self, shapes: dict[str, tuple[int, ...]], reads: tuple[str, ...], **scalars: object) -> None:
         written = next(name for name in shapes if name not in reads)
-        self._op(self.case.op, [self._tensor(*shapes[name]) for name in reads], [self._tensor(*shapes[written])], **scalars)
+        tensors = {name: self._tensor(*shape, dtype=self._stored if name in ACTIVITIES else self.dtype) for name, shape in shapes.items()}
+        self._op(self.case.op, [tensors[name] for name in reads], [tensors[written]], **scalars)
 
     def _lrn(self) -> None:
         x, denoms, acts, acts_grad, x_grad = self._likes(5)
@@ -111,8 +114,8 @@ class OurCase:
             tensors.append(self.device.tensor((max(workspace(self.device, *tensors, **scalars), 1),), "uint8"))
         self._calls.append(partial(getattr(ops, name), self.device, *map(ops.pack, tensors), **scalars))
 
-    def _tensor(self, *shape: int) -> Tensor:
-        tensor = self.device.tensor(shape, self.dtype)
+    def _tensor(self, *shape: int, dtype: str = "") -> Tensor:
+        tensor = self.device.tensor(shape, dtype or self.dtype)
         self.device.upload(tensor, np.resize(self._random, shape))
         return tensor
 

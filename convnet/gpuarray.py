@@ -61,13 +61,15 @@ def pop_context(driver: Any) -> None:
 
 def to_gpuarray(tensor: Tensor, owner: Device) -> Any:
     """The tensor as a GPUArray, without a copy. `owner` is the device whose memory it is: not closed while the array
-    is used. Where the tensor's rows are padded, so are the array's: see its `strides`."""
+    is used. Where the tensor's rows are padded, so are the array's: see its `strides`. bfloat16, which numpy does not know, is
+    uint16: the upper halves of float32."""
     use_pycuda(owner.physical)
-    step = np.dtype(tensor.dtype).itemsize
+    dtype = "uint16" if tensor.dtype == "bfloat16" else tensor.dtype
+    step = np.dtype(dtype).itemsize
     strides = [step]
     for size in (tensor.pitch, *reversed(tensor.shape[1:-1]))[: len(tensor.shape) - 1]:
         strides.insert(0, strides[0] * size)
-    return import_pycuda()[1].GPUArray(tensor.shape, tensor.dtype, gpudata=tensor.ptr, base=owner, strides=tuple(strides))
+    return import_pycuda()[1].GPUArray(tensor.shape, dtype, gpudata=tensor.ptr, base=owner, strides=tuple(strides))
 
 
 def from_gpuarray(array: Any) -> Tensor:

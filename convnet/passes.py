@@ -5,7 +5,7 @@ from collections import defaultdict
 from dataclasses import replace
 from math import prod
 
-from .recorder import Step, Value
+from .recorder import Step, Value, tensors_of
 
 # Ops that may write over what they read; and those that take less time than fetching what they computed would.
 ELEMENTWISE = {"neuron_forward", "neuron_backward", "dropout", "scaled_copy", "eltmax_forward", "eltmax_backward"}
@@ -14,14 +14,16 @@ RECOMPUTED = ELEMENTWISE - {"neuron_backward", "eltmax_backward"} | {"lrn_forwar
 PRECISE = {"conv_forward", "conv_bias_forward", "conv_backward_data", "conv_backward_filters", "fc_forward", "fc_bias_forward", "fc_backward_data", "fc_backward_weights"}
 # How much (Precision in ops.h), and the backends where it is not the same as exact.
 PRECISIONS = {"exact": {"host", "simt", "cuda"}, "fast": {"host"}, "bf16x3": {"simt", "cuda"}, "tf32": {"simt", "cuda"}, "bf16": {"simt", "cuda"}}
-# Ops that take their activities in bfloat16, and what these are called in ops.h.
-NARROW = {"neuron_forward", "neuron_backward", "scaled_copy", "bias_forward", "bias_backward", "dropout", "image_forward", "noisy_image_forward",
-          "max_pool_forward", "max_pool_backward", "maxabs_pool_forward", "avg_pool_forward", "avg_pool_backward",
-          "cross_map_max_pool_forward", "cross_map_max_pool_backward", "lrn_forward", "lrn_backward", "lrn_max_pool_forward", "lrn_max_pool_backward",
-          "spatial_lrn_forward", "spatial_lrn_backward", "lcn_forward", "lcn_backward", "blur",
-          "random_pool_forward", "random_pool_backward", "expected_pool_forward", "expected_pool_backward", "noisy_relu",
-          "eltmax_forward", "eltmax_backward", "slice_forward", "slice_backward", "gather_forward", "gather_backward"}
-ACTIVITIES = {"images", "images_grad", "inputs", "inputs_grad", "acts", "acts_grad", "saved", "others", "means"}
+# Ops that take their activities in bfloat16, and what these are called in ops.h; the filters of conv are read so, too: converted
+# once a minibatch, where the weights of an fc layer would take longer to convert than to read.
+NARROW = PRECISE | {"fc_backward_update", "local_forward", "local_backward_data", "local_backward_weights",
+                    "neuron_forward", "neuron_backward", "scaled_copy", "bias_forward", "bias_backward", "dropout", "image_forward", "noisy_image_forward",
+                    "max_pool_forward", "max_pool_backward", "maxabs_pool_forward", "avg_pool_forward", "avg_pool_backward",
+                    "cross_map_max_pool_forward", "cross_map_max_pool_backward", "lrn_forward", "lrn_backward", "lrn_max_pool_forward", "lrn_max_pool_backward",
+                    "spatial_lrn_forward", "spatial_lrn_backward", "lcn_forward", "lcn_backward", "blur",
+                    "random_pool_forward", "random_pool_backward", "expected_pool_forward", "expected_pool_backward", "noisy_relu",
+                    "eltmax_forward", "eltmax_backward", "slice_forward", "slice_backward", "gather_forward", "gather_backward"}
+ACTIVITIES = {"images", "images_grad", "inputs", "inputs_grad", "acts", "acts_grad", "saved", "others", "means", "filters"}
 # The gradient of a cost -> that of what makes its probabilities, with which scalars; and both in one op.
 FUSED_COSTS = {"logreg_backward": ("softmax_backward", set(), "logreg_softmax_backward"),
                "bce_backward": ("neuron_backward", {"logistic"}, "bce_logistic_backward")}
@@ -181,6 +183,67 @@ def at_precision(steps: list[Step], precision: str) -> list[Step]:
     return [replace(step, scalars={**step.scalars, "precision": precision}) if step.op in PRECISE else step for step in steps]
 
 
+def store_narrow(steps: list[Step], keep: set[Value], signatures: dict[str, str]) -> list[Step]:
+    """Activities and their gradients in bfloat16, where the ops that write them can (NARROW), and steps that convert them for those that read the other type.
+
+    Labels and other data stay as they were uploaded, but for a copy that is read by such ops alone.
+    """
+    def wanted(step: Step) -> list[bool | None]:
+        """Of the reads and the writes: whether they must be narrow; None: they may be either."""
+        if step.op in ("copy", "scaled_copy"):
+            return [None] * len((*step.reads, *step.writes))
+        if step.op not in NARROW:
+            return [False] * len((*step.reads, *step.writes))
+        return [name in ACTIVITIES for _, name in tensors_of(signatures[step.op])]
+
+    def is_activity(root: Value) -> bool:
+        return root.dtype == "float32" and not root.persistent
+
+    same: dict[Value, Value] = {}  # what a copy between devices has brought -> what it is a copy of
+    written, read = defaultdict(set), defaultdict(set)
+    for step in steps:
+        if step.op == "copy":
+            same[step.writes[0].root] = same.get(step.reads[0].root, step.reads[0].root)
+    for step in steps:
+        for i, (value, narrow) in enumerate(zip((*step.reads, *step.writes), wanted(step), strict=True)):
+            if narrow is not None:
+                (read if i < len(step.reads) else written)[same.get(value.root, value.root)].add(narrow)
+    values = {value for step in steps for value in (*step.reads, *step.writes)} | keep
+    roots = {value.root for value in values if is_activity(value.root) and (written[same.get(value.root, value.root)] or read[same.get(value.root, value.root)]) == {True}}
+    for value in values:
+        if value.root in roots:
+            value.dtype = value.root.dtype = "bfloat16"
+
+    converted: dict[Value, Value] = {}  # root -> the same in the other type, until it is written again
+    result: list[Step] = []
+
+    def other(value: Value) -> Value:
+        dtype = "float32" if value.dtype == "bfloat16" else "bfloat16"
+        return Value(f"{value.name}:{dtype}", value.shape, dtype, value.device)
+
+    def convert(step: Step, source: Value, target: Value, add: bool = False) -> Step:
+        return Step("scaled_copy", step.device, step.layer, step.phase, (source,), (target,), (add,), {"factor": 1.0})
+
+    for step in steps:
+        mismatched = [narrow is not None and value.dtype in ("float32", "bfloat16") and narrow != (value.dtype == "bfloat16")
+                      for value, narrow in zip((*step.reads, *step.writes), wanted(step), strict=True)]
+        reads, writes, adds, after = list(step.reads), list(step.writes), list(step.adds), []
+        for i, value in enumerate(step.reads):
+            if mismatched[i]:
+                if value.root not in converted:
+                    converted[value.root] = other(value.root)
+                    result.append(convert(step, value.root, converted[value.root]))
+                there = converted[value.root]
+                reads[i] = replace(value, name=f"{value.name}:{there.dtype}", dtype=there.dtype, root=there)
+        for i, value in enumerate(step.writes):
+            if mismatched[len(reads) + i]:
+                writes[i], adds[i] = other(value), False
+                after.append(convert(step, writes[i], value, step.adds[i]))
+            converted.pop(value.root, None)
+        result += [replace(step, reads=tuple(reads), writes=tuple(writes), adds=tuple(adds)), *after]
+    return result
+
+
 def drop_unread(steps: list[Step], keep: set[Value]) -> list[Step]:
     """Without the steps whose results nobody reads: the gradients of frozen weights, and of what is below them."""
     wanted, kept = set(keep), []
@@ -241,7 +304,7 @@ def work_in_place(steps: list[Step], keep: set[Value]) -> None:
         target = step.writes[0]
         for source in reversed(step.reads):
             if (first_write[target.root] == i and last_use[source.root] == i and whole(target) and whole(source) and source.shape == target.shape
-                    and not source.root.persistent and not target.root.persistent and source.root not in keep):
+                    and source.dtype == target.dtype and not source.root.persistent and not target.root.persistent and source.root not in keep):
                 last_use[source.root] = last_use[target.root]
                 merged = values.pop(target.root) | {target.root}
                 for value in merged:

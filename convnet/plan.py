@@ -14,6 +14,7 @@ from .errors import CaptureFailed
 from .landing import Landing
 from .own_kernels import FUNCTIONS, Libraries
 from .passes import (
+    PRECISIONS,
     at_precision,
     drop_unread,
     fuse_biases,
@@ -23,6 +24,7 @@ from .passes import (
     fuse_updates,
     join_updates,
     recompute,
+    store_narrow,
     update_early,
     work_in_place,
 )
@@ -86,6 +88,9 @@ class Plan:
         self.steps = update_early(self.steps)
         if precision != "exact":
             self.steps = at_precision(self.steps, precision)
+        device = next(iter(devices.values()))
+        if precision == "bf16" and device.backend in PRECISIONS[precision]:
+            self.steps = store_narrow(self.steps, {value for values in self.kept.values() for value in values}, device.ops.signatures)
         if conserve:
             self.steps = recompute(self.steps, self._kept_roots())
         work_in_place(self.steps, self._kept_roots())

@@ -126,11 +126,17 @@ def arguments(signature: str, tensors: Iterable) -> list:
     return [list(islice(rest, length)) if many else next(rest) for many in kinds]
 
 
+def tensors_of(signature: str) -> list[list[str]]:
+    """In or Out and the name of each tensor that a step of an op has."""
+    words = [word.split(":") for word in signature.split() if word.startswith(("In:", "Out:"))]
+    return [word for word in words if word[1] != "workspace"]
+
+
 class Recorder:
     """Stands in for the ops module: a call becomes a step."""
 
     def __init__(self, signatures: dict[str, str]):
-        self._tensors = {op: [word.split(":") for word in text.split() if word.startswith(("In:", "Out:"))] for op, text in signatures.items()}
+        self._tensors = {op: tensors_of(text) for op, text in signatures.items()}
         self.steps: list[Step] = []
         self.written: dict[Value, list[tuple[int, int]]] = defaultdict(list)  # root -> rows from, to; none twice
         self.device, self.layer, self.phase = 0, "", ""
@@ -143,7 +149,7 @@ class Recorder:
         return partial(self.record, op)
 
     def record(self, op: str, *values: Value, **scalars) -> None:
-        kinds = [kind for kind, name in self._tensors[op] if name != "workspace"]
+        kinds = [kind for kind, _ in self._tensors[op]]
         reads = tuple(value for kind, value in zip(kinds, values, strict=True) if kind == "In")
         writes = tuple(value for kind, value in zip(kinds, values, strict=True) if kind == "Out")
         self.append(op, reads, writes, scalars)

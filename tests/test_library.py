@@ -482,6 +482,12 @@ def test_a_tensor_and_its_gpuarray_are_the_same_memory(pycuda, queue, shape):
     assert (back.ptr, back.shape, back.dtype) == (tensor.ptr, shape, "float32") and (back.pitch == tensor.pitch or len(shape) == 1)
 
 
+def test_a_gpuarray_of_bfloat16_is_the_upper_halves_of_float32(pycuda, queue):
+    tensor = queue.tensor(SHAPE, "bfloat16")
+    array = gpuarray.to_gpuarray(tensor, queue)
+    assert (array.dtype, array.gpudata, array.strides[-1]) == ("uint16", tensor.ptr, 2)
+
+
 def test_a_gpuarray_in_another_order_is_no_tensor(pycuda):
     with pytest.raises(ValueError, match="expected C order, padded in the last dimension at most"):
         gpuarray.from_gpuarray(GPUArray((2, 3), "float32", strides=(4, 8)))
