@@ -27,7 +27,7 @@ from simt_build import BUILDS, ROOT, build_simt
 HERE = Path(__file__).resolve().parent
 KERNELS = ROOT / "src" / "kernels"
 # Those of the ops, and those of layers that show what an op refuses.
-TESTS = ["test_ops.py", "test_backends.py", "test_constraints.py", "test_costs.py", "test_fc.py", "test_fused.py", "test_layers_image.py", "test_layers_norm.py",
+TESTS = ["test_ops.py", "test_backends.py", "test_bfloat16.py", "test_constraints.py", "test_costs.py", "test_fc.py", "test_fused.py", "test_layers_image.py", "test_layers_norm.py",
          "test_library.py", "test_local.py", "test_neurons.py", "test_pool.py", "test_refusals.py", "test_tree.py", "test_workspaces.py"]
 FLAGS = "-O1 -ffp-contract=off --coverage"
 WANTED = 0.98

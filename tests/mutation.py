@@ -42,7 +42,7 @@ from simt_build import BUILDS
 
 HERE = Path(__file__).resolve().parent
 # The tests that run kernels on simt. Those of test_ops.py find nearly all; the others are of layers and of errors.
-TESTS = ["test_ops.py", "test_backends.py", "test_constraints.py", "test_costs.py", "test_fc.py", "test_fused.py", "test_join.py", "test_layers_image.py",
+TESTS = ["test_ops.py", "test_backends.py", "test_bfloat16.py", "test_constraints.py", "test_costs.py", "test_fc.py", "test_fused.py", "test_join.py", "test_layers_image.py",
          "test_layers_norm.py", "test_local.py", "test_neurons.py", "test_pool.py", "test_refusals.py", "test_tensor_cores.py", "test_tiles.py", "test_tree.py", "test_workspaces.py"]
 # What all tests are made of.
 SHARED = [*(HERE / name for name in ("test_ops.py", "ops/__init__.py", "guarded.py", "conftest.py")), *sorted(HERE.glob("*_net*.py"))]

@@ -31,6 +31,9 @@ consteval bool is_even(int size) { return size % 2 == 0; }
 namespace checks {
 void sum(int size) { CHECK(size > 0); }
 }
+struct Sum {
+  Sum() = default;
+};
 """
 
 

@@ -396,7 +396,7 @@ class Instrumenter:
                 self.definition(start, i)
             return
         before = self.text(first - 1)
-        if before not in (";", "{", "}", ")", ",", "else", "=", *COMPOUND) or self.text(i + 1) == "{":
+        if before not in (";", "{", "}", ")", ",", "else", "=", *COMPOUND) or self.text(i + 1) in ("{", "default", "delete"):
             return
         if text in COMPOUND and self.in_for(i):
             self.shift("bound", i + 1, self.operand_end(i + 1, {",", ";"}))
