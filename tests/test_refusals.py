@@ -40,7 +40,7 @@ def test_shapes_and_numbers_that_do_not_fit(device, op, shapes, scalars, message
 
 @pytest.mark.parametrize(("op", "shapes", "scalars", "message"), [
     ("scaled_copy", [(3, 2), (3, 2)], {"factor": 1.0}, "dtype uint8, expected float32 or float64"),
-    ("conv_forward_workspace", [IMAGES, FILTERS, ACTS], CONV, "images is uint8, expected float32 or float64"),
+    ("conv_forward_workspace", [IMAGES, FILTERS, ACTS], CONV, "images is uint8, expected float32, float64 or bfloat16"),
 ])
 def test_types_that_there_are_no_kernels_for(device, op, shapes, scalars, message):
     with pytest.raises(ValueError, match=f"^{op.removesuffix('_workspace')}: {re.escape(message)}$"):
