@@ -9,6 +9,7 @@
 
 #include "conv_gather.h"
 #include "few_images.h"
+#include "loops.h"
 
 namespace convnet {
 
@@ -263,11 +264,11 @@ struct FewGather {
 
   void copy_source(Stream stream, const Images<const T>& source, T* target) const {
     const int begin = std::max(0, first_column), end = std::min(source.width, first_column + columns * in_step);
-    parallel_for(stream, std::int64_t(source.channels) * (p.images / chunk), [&](std::int64_t task, int) {
-      const int c = int(task % source.channels);
-      const std::int64_t first_image = task / source.channels * chunk;
-      T* row = target + task * channel_size();
-      for (int y = 0; y < source.height; ++y, row += row_size()) {
+    for_row_ranges(stream, source.channels * std::int64_t(source.height) * (p.images / chunk), row_size(), [&](std::int64_t first_row, std::int64_t last_row) {
+      for (std::int64_t r = first_row; r < last_row; ++r) {
+        const int c = int(r / source.height % source.channels), y = int(r % source.height);
+        const std::int64_t first_image = r / source.height / source.channels * chunk;
+        T* row = target + r * row_size();
         std::fill_n(row, row_size(), T(0));
         for (int phase = 0; phase < in_step; ++phase) {
           // The first pixel of this phase.

@@ -130,20 +130,34 @@ class PixelStore {
 
   void operator()(T* target, const T* sums, int count, std::int64_t channel) const {
     using namespace simd;
+    if (step_ == images_) {
+      count *= images_;
+      int i = 0;
+      for (; i + lanes<T> <= count; i += lanes<T>) store(target + i, finished(load(sums + i), add_ ? load(target + i) : Vector<T>{}, channel));
+      if (i < count) {
+        const Vector<T> last = finished(load(sums + i), add_ ? load_first(target + i, count - i) : Vector<T>{}, channel);
+        std::memcpy(target + i, &last, (count - i) * sizeof(T));
+      }
+      return;
+    }
     int i = 0;
     if (pixels_)
       for (; i + pixels_ <= count; i += pixels_) {
-        Vector<T> values = step_ == images_ ? load(sums + i * images_) : __builtin_shuffle(load(sums + i * images_), order_);
         T* to = target + i * step_;
-        if (add_) values = load(to) + values;
-        if (epilogue_.biases) values += broadcast(epilogue_.biases[channel]);
-        if (epilogue_.relu) values = values < Vector<T>{} ? Vector<T>{} : values;
-        store(to, values);
+        store(to, finished(__builtin_shuffle(load(sums + i * images_), order_), add_ ? load(to) : Vector<T>{}, channel));
       }
     for (; i < count; ++i) store_lanes(target + i * step_, sums + i * images_, images_, add_, epilogue_, channel);
   }
 
  private:
+  // Of a channel's sums, and what is there before.
+  simd::Vector<T> finished(simd::Vector<T> values, simd::Vector<T> before, std::int64_t channel) const {
+    using namespace simd;
+    if (add_) values = before + values;
+    if (epilogue_.biases) values += broadcast(epilogue_.biases[channel]);
+    return epilogue_.relu ? values < Vector<T>{} ? Vector<T>{} : values : values;
+  }
+
   std::int64_t step_;
   int images_;
   bool add_;
