@@ -30,6 +30,8 @@ namespace convnet {
 //          Each result is within (8 D^1/2 + 8) u S + e S of the exact one; D and S are the number of products and the sum of
 //          their absolute values, e = 2^-14.4, 2^-9.99 and 2^-6.99. bf16x3 makes NaN of infinite operands. On simt the root
 //          mean square of the error of conv2 to conv5 of AlexNet, by S, is 2e-7, 1e-5 and 1e-4 (exact: 1e-8).
+//          Activities may be bfloat16 at bf16, where they are multiplied as they are, and at exact, where float32 filters
+//          are not rounded; beside them filters may be bfloat16 too, and weights, biases and the gradients of all these are float32.
 enum class Precision : std::uint8_t { exact, fast, bf16x3, tf32, bf16 };
 
 // Output of a convolution: (filters, 1 + ceil((2 padding + height - filter height) / stride), ..., images);
