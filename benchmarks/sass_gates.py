@@ -22,9 +22,10 @@ TILES = r"^(conv|local|fc)_\w+_kernel<float, Tile<.*>, true(, float)*>$"
 DEPTH = 16  # of tile.cuh
 SHARES = {(64, 128, 8, 8): 0.80, (32, 128, 8, 8): 0.75, (32, 32, 4, 4): 0.58}
 
-# Those of mma_tile.cuh, and what their operands become.
-MMA = r"^conv_\w+_kernel<float, MmaTile<.*>, true(, float)*>$"
+# Those of mma_tile.cuh, and what their operands become; of activities that are stored in bfloat16, with filters that are too, or not.
+MMA = r"^conv_\w+_kernel<(float|bfloat16), MmaTile<.*>, true(, \w+)*>$"
 MMA_SHARES = {"Tf32": 0.12, "Bf16": 0.10, "Bf16x3": 0.13}
+STORED_SHARE, STORED_BESIDE_FLOAT = 0.19, 0.15
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ def mma_tile(kernel: Kernel) -> tuple[str, int, int]:
     """What operands become, WarpM and WarpN of mma_tile.cuh."""
     found = re.search(r"MmaTile<(\w+), \d+, \d+, (\d+), (\d+), ", kernel.name)
     return found[1], int(found[2]), int(found[3])
+
+
+def mma_share(kernel: Kernel) -> float:
+    if "<bfloat16, " in kernel.name:
+        return STORED_BESIDE_FLOAT if ", true, float" in kernel.name else STORED_SHARE
+    return MMA_SHARES[mma_tile(kernel)[0]]
 
 
 def mma_products(kernel: Kernel) -> int:
@@ -118,10 +125,10 @@ GATES = (
          "in the loop one load of 16 bytes brings the operands of 16 multiply-adds or more"),
     Gate("products on tensor cores in the loop", MMA, lambda k: sum(op.base == "HMMA" for op in k.loop), "at least", mma_products,
          "the products of a slice are unrolled, so that the sums stay in registers"),
-    Gate("share of products on tensor cores in the loop", MMA, lambda k: k.share, "at least", lambda k: MMA_SHARES[mma_tile(k)[0]],
+    Gate("share of products on tensor cores in the loop", MMA, lambda k: k.share, "at least", mma_share,
          "what the kernels have today, rounded down; a product keeps the tensor cores busy for several other instructions"),
     Gate("narrow copies to shared memory", MMA, lambda k: narrower(GLOBAL_LOADS, k.loop), "at most", 0,
-         "in the loop each thread copies quads of 16 bytes"),
+         "in the loop each thread copies 16 bytes at a time"),
     Gate("blocks on a multiprocessor", MMA, lambda k: k.blocks, "at least", lambda k: 2 if k.arch in ("80", "90a", "100") and mma_tile(k)[0] != "Bf16x3" else 1,
          "while one block waits at its barrier the other multiplies, where shared memory has room for two"),
 )

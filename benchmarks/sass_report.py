@@ -5,7 +5,7 @@
     python benchmarks/sass_report.py FILE.cu --arch 90a --kernels forward
 
 Needs no GPU: cuobjdump and nvdisasm, which the extra `sass` brings and a CUDA toolkit has, and nvcc for what is compiled.
---launches FILE: what `SIMT_LAUNCHES=FILE ./go pytest tests/test_ops.py -k simt` has seen of blocks and dynamic shared memory.
+--launches FILE: what `SIMT_LAUNCHES=FILE ./go pytest tests/test_ops.py tests/test_bfloat16.py -k simt` has seen of blocks and dynamic shared memory.
 
 A row is a kernel. Of one architecture it has registers, threads of a block (by __launch_bounds__; "any": it has none; 64/128:
 it was launched with 64), bytes of shared and local memory, blocks that a multiprocessor holds at once (as launched; of 256

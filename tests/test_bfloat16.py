@@ -108,7 +108,7 @@ def test_rows_without_padding_give_the_same_bits(device, case):
         assert padded.tobytes() == tight.tobytes()
 
 
-@cases(lambda case: case.scalars.get("precision") == "bf16")
+@cases(lambda case: case.scalars.get("precision") == "bf16" and "forward" in case.op)  # else k is in pieces of another size
 def test_tensor_cores_multiply_what_is_stored_as_they_multiply_what_they_round(device, case):
     case, _ = of_stored(case)
     for name, stored, wide in zip(case.outputs, call(device, case, "bfloat16"), call(device, case, "float32"), strict=True):

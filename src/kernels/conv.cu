@@ -5,15 +5,19 @@
 namespace convnet {
 namespace {
 
-Product forward_product(Shape filters, Shape acts, int groups) {
-  return {"conv_forward", filters[3] / groups, columns_of(acts[1] * acts[2], acts), groups, filters[0], filters[1] * filters[2]};
+template <class Acts>
+Product forward_product(const In& filters, const Acts& acts, int groups) {
+  const Shape& f = filters.shape;
+  return {"conv_forward", f[3] / groups, columns_of(acts.shape[1] * acts.shape[2], acts), groups, f[0], f[1] * f[2]};
 }
 
-Product backward_data_product(Shape filters, Shape images, int stride, int groups) {
-  const std::int64_t s = stride, area = ceil_div(images[1], s) * ceil_div(images[2], s);  // of the phase with the most pixels
-  const std::int64_t phases = std::min(s, images[1]) * std::min(s, images[2]);
-  const std::int64_t taps = ceil_div(filters[1], s) * ceil_div(filters[2], s);
-  return {"conv_backward_data", filters[0], columns_of(area, images), groups * phases, ceil_div<std::int64_t>(filters[3] / groups, quad), quad * taps};
+template <class Images>
+Product backward_data_product(const In& filters, const Images& images, int stride, int groups) {
+  const Shape &f = filters.shape, &x = images.shape;
+  const std::int64_t s = stride, area = ceil_div(x[1], s) * ceil_div(x[2], s);  // of the phase with the most pixels
+  const std::int64_t phases = std::min(s, x[1]) * std::min(s, x[2]);
+  const std::int64_t taps = ceil_div(f[1], s) * ceil_div(f[2], s), size = piece_of(filters.dtype);
+  return {"conv_backward_data", f[0], columns_of(area, images), groups * phases, ceil_div(f[3] / groups, size), size * taps};
 }
 
 // What is stored in bfloat16 has been rounded to it: it is multiplied as it is, or as float32.
@@ -39,9 +43,9 @@ void with_filter_type(const In& filters, Body body) {
 
 void forward(Stream stream, In images, In filters, Out acts, Out workspace, int stride, int padding, int groups,
              Precision precision, In biases = {}, bool relu = false) {
-  const Product product = forward_product(filters.shape, acts.shape, groups);
+  const Product product = forward_product(filters, acts, groups);
   const Way way = pick_way(stream, images.dtype, precision, product);
-  const Conv conv{stride, padding, groups, way.parts, part_size(acts.shape)};
+  const Conv conv{stride, padding, groups, way.parts, part_size(acts)};
   WITH_STORED_TYPE(images, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, acts, workspace, epilogue_of<Computed<T>>(biases, relu), [&]<class Target>(Images<Target> target, const Epilogue<Computed<T>>& epilogue) {
       with_any_tile<T>(way, is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
@@ -71,9 +75,9 @@ void conv_bias_forward(Stream stream, In images, In filters, In biases, Out acts
 
 void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad, Out workspace, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images_grad, filters, acts_grad);
-  const Product product = backward_data_product(filters.shape, images_grad.shape, stride, groups);
+  const Product product = backward_data_product(filters, images_grad, stride, groups);
   const Way way = pick_way(stream, images_grad.dtype, precision, product);
-  const Conv conv{stride, padding, groups, way.parts, part_size(images_grad.shape)};
+  const Conv conv{stride, padding, groups, way.parts, part_size(images_grad)};
   CHECK_WORKSPACE(workspace, parts_bytes(conv.parts, images_grad));
   WITH_STORED_TYPE(images_grad, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, images_grad, workspace, [&]<class Target>(Images<Target> target) {
@@ -90,9 +94,9 @@ void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad
 void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_grad, Out workspace, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images, filters_grad, acts_grad);
   CHECK_DTYPE(filters_grad, computed(images.dtype));
-  const Product product = backward_filters_product(filters_grad.shape, acts_grad.shape, groups);
+  const Product product = backward_filters_product(filters_grad, acts_grad, groups);
   const Way way = pick_way(stream, images.dtype, precision, product);
-  const Conv conv{stride, padding, groups, way.parts, part_size(filters_grad.shape)};
+  const Conv conv{stride, padding, groups, way.parts, part_size(filters_grad)};
   CHECK_WORKSPACE(workspace, parts_bytes(conv.parts, filters_grad));
   WITH_STORED_TYPE(images, [&]<class T>(T) {
     with_parts<Computed<T>>(stream, conv.parts, filters_grad, workspace, [&](Images<Computed<T>> target) {
@@ -106,7 +110,7 @@ void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_g
 
 std::int64_t conv_forward_workspace(Stream stream, In images, In filters, Out acts, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images, filters, acts);
-  return parts_bytes(pick_way(stream, acts.dtype, precision, forward_product(filters.shape, acts.shape, groups)).parts, acts);
+  return parts_bytes(pick_way(stream, acts.dtype, precision, forward_product(filters, acts, groups)).parts, acts);
 }
 
 std::int64_t conv_bias_forward_workspace(Stream stream, In images, In filters, In, Out acts, int stride, int padding, int groups, Precision precision, bool) {
@@ -115,13 +119,13 @@ std::int64_t conv_bias_forward_workspace(Stream stream, In images, In filters, I
 
 std::int64_t conv_backward_data_workspace(Stream stream, In acts_grad, In filters, Out images_grad, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images_grad, filters, acts_grad);
-  return parts_bytes(pick_way(stream, images_grad.dtype, precision, backward_data_product(filters.shape, images_grad.shape, stride, groups)).parts, images_grad);
+  return parts_bytes(pick_way(stream, images_grad.dtype, precision, backward_data_product(filters, images_grad, stride, groups)).parts, images_grad);
 }
 
 std::int64_t conv_backward_filters_workspace(Stream stream, In images, In acts_grad, Out filters_grad, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images, filters_grad, acts_grad);
   CHECK_DTYPE(filters_grad, computed(images.dtype));
-  return parts_bytes(pick_way(stream, filters_grad.dtype, precision, backward_filters_product(filters_grad.shape, acts_grad.shape, groups)).parts, filters_grad);
+  return parts_bytes(pick_way(stream, filters_grad.dtype, precision, backward_filters_product(filters_grad, acts_grad, groups)).parts, filters_grad);
 }
 
 }  // namespace convnet

@@ -3,7 +3,7 @@
 //   conv_forward           filter    pixel and image of acts                  channel, j, i
 //   conv_backward_data     channel   pixel and image of images_grad           filter, tap x, tap y
 //   conv_backward_filters  filter    channel, i and j                         image, x, y
-// Images come in quads that belong to one pixel, so a tile may hold many pixels of few images or few of many.
+// Images come in pieces that belong to one pixel, so a tile may hold many pixels of few images or few of many.
 #pragma once
 #include "tile.cuh"
 
@@ -59,13 +59,14 @@ __device__ inline Range range_of(int part, int parts, int things) {
   return {first, int(std::int64_t(things) * (part + 1) / parts) - first};
 }
 
-__device__ inline int quads_of(int count) { return ceil_div(count, quad); }
+template <class T>
+__device__ int pieces_of(int count) { return ceil_div(count, piece<T>); }
 
 // Leaves out the taps that no column of the tile needs.
-template <class Tile>
-__device__ void clip_windows(int first_quad, int images, int height, int width, Window& rows, Window& columns) {
+template <class T, class Tile>
+__device__ void clip_windows(int first_piece, int images, int height, int width, Window& rows, Window& columns) {
   const int outputs = rows.outputs * columns.outputs;
-  const int first = first_quad / quads_of(images), last = min(outputs, ceil_div(first_quad + Tile::n / quad, quads_of(images))) - 1;
+  const int first = first_piece / pieces_of<T>(images), last = min(outputs, ceil_div(first_piece + Tile::n / piece<T>, pieces_of<T>(images))) - 1;
   const bool one_row = first / columns.outputs == last / columns.outputs;
   rows.clip(first / columns.outputs, last / columns.outputs, height);
   columns.clip(one_row ? first % columns.outputs : 0, one_row ? last % columns.outputs : columns.outputs - 1, width);
@@ -78,19 +79,20 @@ __device__ std::int64_t offset_of(const Images<const T>& tensor, int c, int y, i
   return std::int64_t((c * tensor.height + y) * tensor.width + x) * int(tensor.pitch) + n;
 }
 
-// A quad of columns of a tile: images of one output pixel. The quads after the last are fetched as the last one; what
+// A piece of the columns of a tile: images of one output pixel. The pieces after the last are fetched as the last one; what
 // lies outside D may hold anything, since it is not stored.
+template <class T>
 struct Column {
   int y, x, n;
   bool exists;
   __device__ Column(int index, int images, const Window& rows, const Window& columns) {
-    const int quads = quads_of(images), last = rows.outputs * columns.outputs * quads - 1;
+    const int pieces = pieces_of<T>(images), last = rows.outputs * columns.outputs * pieces - 1;
     exists = index <= last;
     index = min(index, last);
-    const int pixel = index / quads;
+    const int pixel = index / pieces;
     y = pixel / columns.outputs;
     x = pixel % columns.outputs;
-    n = index % quads * quad;
+    n = index % pieces * piece<T>;
   }
 };
 
@@ -99,14 +101,14 @@ template <class T, class Tile, bool Vector>
 struct WindowRows {
   using Share = typename Tile::template RowShare<T, Tile::n>;
   const Images<const T>& source;
-  const T* start[Share::quads];  // of the windows, in the first channel of the sum
-  int y[Share::quads], x[Share::quads], count[Share::quads];
+  const T* start[Share::pieces];  // of the windows, in the first channel of the sum
+  int y[Share::pieces], x[Share::pieces], count[Share::pieces];
 
-  __device__ WindowRows(const Images<const T>& source, int first_channel, int first_quad, const Window& rows, const Window& columns)
+  __device__ WindowRows(const Images<const T>& source, int first_channel, int first_piece, const Window& rows, const Window& columns)
       : source(source) {
 #pragma unroll
-    for (int index = 0; index < Share::quads; ++index) {
-      const Column column(first_quad + Share::column(index) / quad, source.images, rows, columns);
+    for (int index = 0; index < Share::pieces; ++index) {
+      const Column<T> column(first_piece + Share::column(index) / piece<T>, source.images, rows, columns);
       y[index] = column.y * rows.stride + rows.origin;
       x[index] = column.x * columns.stride + columns.origin;
       count[index] = source.images - column.n;
@@ -117,7 +119,7 @@ struct WindowRows {
   __device__ void fetch(Share& share, bool inside, const Digits& k) const {
     const std::int64_t offset = offset_of(source, k.low, k.high, k.mid, 0);
 #pragma unroll
-    for (int index = 0; index < Share::quads; ++index) {
+    for (int index = 0; index < Share::pieces; ++index) {
       const bool meets = unsigned(y[index] + k.high) < unsigned(source.height) && unsigned(x[index] + k.mid) < unsigned(source.width);
       share.template load<Vector, false>(index, inside && meets, start[index] + offset, count[index]);
     }
@@ -125,15 +127,16 @@ struct WindowRows {
 };
 
 // Stores the tile of conv_forward and conv_backward_data: rows are channels of the output, columns its pixels and images.
-template <class Tile, bool Vector, class T, class Sum>
-__device__ void store_channels(const Images<T>& target, int first_channel, int first_row, int rows_left, int first_quad,
+// T: of what was multiplied.
+template <class T, class Tile, bool Vector, class Target, class Sum>
+__device__ void store_channels(const Images<Target>& target, int first_channel, int first_row, int rows_left, int first_piece,
                                const Window& rows, const Window& columns, const typename Tile::template Sums<Sum>& sums, const Epilogue<Sum>& epilogue) {
 #pragma unroll
   for (int j = 0; j < Tile::runs_n; ++j) {
-    const Column column(first_quad + Tile::column(j) / quad, target.images, rows, columns);
+    const Column<T> column(first_piece + Tile::column(j) / piece<T>, target.images, rows, columns);
     if (!column.exists) continue;
     const int y = rows.first_output + column.y * rows.output_step, x = columns.first_output + column.x * columns.output_step;
-    const int n = column.n + Tile::column(j) % quad;
+    const int n = column.n + Tile::column(j) % piece<T>;
 #pragma unroll
     for (int i = 0; i < Tile::runs_m * Tile::run_m; ++i) {
       const int row = Tile::row(i / Tile::run_m) + i % Tile::run_m;
@@ -147,25 +150,25 @@ __device__ void store_channels(const Images<T>& target, int first_channel, int f
   }
 }
 
-// A tile of acts: filters from first_filter of the block's group on, columns from first_quad on, summed over the block's
+// A tile of acts: filters from first_filter of the block's group on, columns from first_piece on, summed over the block's
 // part of the channels. Shared with local.cuh, as are the two below. T: of images and acts; but parts of a sum are not
 // rounded to it (Target), and filters need not be (Filter).
 template <class T, class Tile, bool Vector, class Filter, class Target>
 __device__ void forward_tile(const Images<const T>& images, const Images<const Filter>& filters, Images<Target> acts, const Conv& conv,
-                             int first_filter, int first_quad, Window rows, Window columns, const Epilogue<Computed<T>>& epilogue = {}) {
+                             int first_filter, int first_piece, Window rows, Window columns, const Epilogue<Computed<T>>& epilogue = {}) {
   const int C = filters.channels, F = filters.images / conv.groups, g = int(blockIdx.y);
-  clip_windows<Tile>(first_quad, acts.images, images.height, images.width, rows, columns);
+  clip_windows<T, Tile>(first_piece, acts.images, images.height, images.width, rows, columns);
   const Range c = range_of(int(blockIdx.z), conv.parts, C);
   const int count = c.count * rows.taps * columns.taps;
 
   using ShareA = typename Tile::template RowShare<Filter, Tile::m>;
   using ShareB = typename Tile::template RowShare<T, Tile::n>;
-  const WindowRows<T, Tile, Vector> windows(images, g * C + c.first, first_quad, rows, columns);
-  const Filter* start[ShareA::quads];  // of the thread's filters, at the first channel and tap
-  int left[ShareA::quads];
+  const WindowRows<T, Tile, Vector> windows(images, g * C + c.first, first_piece, rows, columns);
+  const Filter* start[ShareA::pieces];  // of the thread's filters, at the first channel and tap
+  int left[ShareA::pieces];
 #pragma unroll
-  for (int index = 0; index < ShareA::quads; ++index) {
-    const int f = min(first_filter + ShareA::column(index), (F - 1) / quad * quad);
+  for (int index = 0; index < ShareA::pieces; ++index) {
+    const int f = min(first_filter + ShareA::column(index), (F - 1) / piece<Filter> * piece<Filter>);
     start[index] = filters.data + offset_of(filters, c.first, rows.first_tap, columns.first_tap, g * F + f);
     left[index] = F - f;
   }
@@ -174,14 +177,14 @@ __device__ void forward_tile(const Images<const T>& images, const Images<const F
   Tile::template multiply<ShareA, ShareB>(count, sums, [&](ShareA& a, ShareB& b) {
     const std::int64_t offset = offset_of(filters, walk.at.low, walk.at.high, walk.at.mid, 0);
 #pragma unroll
-    for (int index = 0; index < ShareA::quads; ++index)
+    for (int index = 0; index < ShareA::pieces; ++index)
       a.template load<Vector, false>(index, walk.left > 0, start[index] + offset, left[index]);
     windows.fetch(b, walk.left > 0, walk.at);
     walk.advance();
   });
 
   acts.data += blockIdx.z * conv.part_size;
-  store_channels<Tile, Vector>(acts, g * F, first_filter, F - first_filter, first_quad, rows, columns, sums, epilogue);
+  store_channels<T, Tile, Vector>(acts, g * F, first_filter, F - first_filter, first_piece, rows, columns, sums, epilogue);
 }
 
 // Blocks: x = tile of filters of the group, then tile of columns; y = group; z = part of the channels, which has no epilogue.
@@ -190,41 +193,42 @@ template <class T, class Tile, bool Vector, class Filter, class Target>
 __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
 conv_forward_kernel(Images<const T> images, Images<const Filter> filters, Images<Target> acts, Conv conv, Epilogue<Computed<T>> epilogue) {
   const int tiles = ceil_div(filters.images / conv.groups, Tile::m);
-  forward_tile<T, Tile, Vector>(images, filters, acts, conv, int(blockIdx.x) % tiles * Tile::m, int(blockIdx.x) / tiles * (Tile::n / quad),
+  forward_tile<T, Tile, Vector>(images, filters, acts, conv, int(blockIdx.x) % tiles * Tile::m, int(blockIdx.x) / tiles * (Tile::n / piece<T>),
                                 forward_window(acts.height, filters.height, conv.stride, conv.padding),
                                 forward_window(acts.width, filters.width, conv.stride, conv.padding), epilogue);
 }
 
-// A tile of images_grad: channels from first_channel of the block's group on, columns from first_quad on, summed over the
+// A tile of images_grad: channels from first_channel of the block's group on, columns from first_piece on, summed over the
 // block's part of the filters. From the filters of a pixel of acts to those of the next there are `untied` rows: none
 // where all pixels share them.
 template <class T, class Tile, bool Vector, class Filter, class Target>
 __device__ void backward_data_tile(const Images<const T>& acts_grad, const Images<const Filter>& filters, Images<Target> images_grad, const Conv& conv,
-                                   int untied, int first_channel, int first_quad, Window rows, Window columns) {
+                                   int untied, int first_channel, int first_piece, Window rows, Window columns) {
   const int C = filters.channels, F = filters.images / conv.groups, g = int(blockIdx.y);
-  clip_windows<Tile>(first_quad, images_grad.images, acts_grad.height, acts_grad.width, rows, columns);
-  const Range quads = range_of(int(blockIdx.z), conv.parts, quads_of(F));  // of filters; no quad belongs to two taps
-  const Range f = {quads.first * quad, min(quads.count * quad, F - quads.first * quad)};
-  const int count = quads.count * quad * rows.taps * columns.taps;
+  clip_windows<T, Tile>(first_piece, images_grad.images, acts_grad.height, acts_grad.width, rows, columns);
+  const Range pieces = range_of(int(blockIdx.z), conv.parts, pieces_of<Filter>(F));  // no piece of filters belongs to two taps
+  constexpr int size = piece<Filter>;
+  const Range f = {pieces.first * size, min(pieces.count * size, F - pieces.first * size)};
+  const int count = pieces.count * size * rows.taps * columns.taps;
 
   using ShareA = typename Tile::template ColumnShare<Filter, Tile::m>;
   using ShareB = typename Tile::template RowShare<T, Tile::n>;
-  const WindowRows<T, Tile, Vector> windows(acts_grad, g * F + f.first, first_quad, rows, columns);
-  const Filter* start[ShareA::quads];  // of the filters' channels that the thread fetches, at the first tap
+  const WindowRows<T, Tile, Vector> windows(acts_grad, g * F + f.first, first_piece, rows, columns);
+  const Filter* start[ShareA::pieces];  // of the filters' channels that the thread fetches, at the first tap
   const std::int64_t first_pixel = std::int64_t(rows.origin * acts_grad.width + columns.origin) * untied * int(filters.pitch);
 #pragma unroll
-  for (int index = 0; index < ShareA::quads; ++index) {
+  for (int index = 0; index < ShareA::pieces; ++index) {
     const int c = min(first_channel + ShareA::column(index), C - 1);
     start[index] = filters.data + first_pixel + offset_of(filters, c, rows.first_tap, columns.first_tap, g * F + f.first);
   }
-  Walk<Tile::depth> walk_a(quads.count * quad, columns.taps, count, ShareA::k()), walk_b(quads.count * quad, columns.taps, count, ShareB::k());
+  Walk<Tile::depth> walk_a(pieces.count * size, columns.taps, count, ShareA::k()), walk_b(pieces.count * size, columns.taps, count, ShareB::k());
   typename Tile::template Sums<Computed<T>> sums = {};
   Tile::template multiply<ShareA, ShareB>(count, sums, [&](ShareA& a, ShareB& b) {
     const Digits& k = walk_a.at;
     const std::int64_t pixel = std::int64_t((k.high * acts_grad.width + k.mid) * untied) * int(filters.pitch);
     const std::int64_t offset = pixel + offset_of(filters, 0, k.high * rows.tap_step, k.mid * columns.tap_step, k.low);
 #pragma unroll
-    for (int index = 0; index < ShareA::quads; ++index)
+    for (int index = 0; index < ShareA::pieces; ++index)
       a.template load<Vector, true>(index, walk_a.left > 0, start[index] + offset, f.count - k.low);
     windows.fetch(b, walk_b.left > 0 && walk_b.at.low < f.count, walk_b.at);
     walk_a.advance();
@@ -232,7 +236,7 @@ __device__ void backward_data_tile(const Images<const T>& acts_grad, const Image
   });
 
   images_grad.data += blockIdx.z * conv.part_size;
-  store_channels<Tile, Vector>(images_grad, g * C, first_channel, C - first_channel, first_quad, rows, columns, sums, Epilogue<Computed<T>>{});
+  store_channels<T, Tile, Vector>(images_grad, g * C, first_channel, C - first_channel, first_piece, rows, columns, sums, Epilogue<Computed<T>>{});
 }
 
 // Blocks: x = tile of channels of the group, then tile of columns, then which of every `stride` rows and columns of
@@ -242,13 +246,13 @@ __device__ void backward_data_tile(const Images<const T>& acts_grad, const Image
 template <class T, class Tile, bool Vector, class Filter, class Target>
 __global__ void __launch_bounds__(Tile::threads)
 conv_backward_data_kernel(Images<const T> acts_grad, Images<const Filter> filters, Images<Target> images_grad, int column_tiles, Conv conv) {
-  const int tiles = ceil_div(filters.channels, Tile::m), first_quad = int(blockIdx.x) / tiles % column_tiles * (Tile::n / quad);
+  const int tiles = ceil_div(filters.channels, Tile::m), first_piece = int(blockIdx.x) / tiles % column_tiles * (Tile::n / piece<T>);
   const int phase = int(blockIdx.x) / tiles / column_tiles, phases = min(conv.stride, images_grad.width);
   const Window rows = backward_window(phase / phases, images_grad.height, filters.height, conv.stride, conv.padding);
   const Window columns = backward_window(phase % phases, images_grad.width, filters.width, conv.stride, conv.padding);
-  if (first_quad >= rows.outputs * columns.outputs * quads_of(images_grad.images)) return;  // fewer pixels than phase 0
+  if (first_piece >= rows.outputs * columns.outputs * pieces_of<T>(images_grad.images)) return;  // fewer pixels than phase 0
 
-  backward_data_tile<T, Tile, Vector>(acts_grad, filters, images_grad, conv, 0, int(blockIdx.x) % tiles * Tile::m, first_quad, rows, columns);
+  backward_data_tile<T, Tile, Vector>(acts_grad, filters, images_grad, conv, 0, int(blockIdx.x) % tiles * Tile::m, first_piece, rows, columns);
 }
 
 // A tile of filters_grad: filters from first_filter of the block's group on, rows (c,i,j) from first_row on, summed over
@@ -258,17 +262,17 @@ template <class T, class Tile, bool Vector, class Store>
 __device__ void backward_filters_tile(const Images<const T>& images, const Images<const T>& acts_grad, const Images<Computed<T>>& filters_grad,
                                       const Conv& conv, int first_filter, int first_row, int skipped, Range pixels, Store store) {
   const int F = filters_grad.images / conv.groups, g = int(blockIdx.y), rows = int(filters_grad.rows());
-  const int N = images.images, padded = quads_of(N) * quad;
+  const int N = images.images, padded = pieces_of<T>(N) * piece<T>;
 
   using ShareA = typename Tile::template ColumnShare<T, Tile::m>;
   using ShareB = typename Tile::template ColumnShare<T, Tile::n>;
-  const T *start_a[ShareA::quads], *start_b[ShareB::quads];  // of the thread's columns, at the first pixel of acts
-  int i[ShareB::quads], j[ShareB::quads];                    // less the padding
+  const T *start_a[ShareA::pieces], *start_b[ShareB::pieces];  // of the thread's columns, at the first pixel of acts
+  int i[ShareB::pieces], j[ShareB::pieces];                    // less the padding
 #pragma unroll
-  for (int index = 0; index < ShareA::quads; ++index)
+  for (int index = 0; index < ShareA::pieces; ++index)
     start_a[index] = acts_grad.data + offset_of(acts_grad, g * F + min(first_filter + ShareA::column(index), F - 1), 0, 0, 0);
 #pragma unroll
-  for (int index = 0; index < ShareB::quads; ++index) {
+  for (int index = 0; index < ShareB::pieces; ++index) {
     const int row = min(first_row + ShareB::column(index), rows - 1);
     const Digits tap = digits_of(row, filters_grad.width, filters_grad.height);
     i[index] = tap.mid - conv.padding;
@@ -282,10 +286,10 @@ __device__ void backward_filters_tile(const Images<const T>& images, const Image
     const int n = walk.at.low, x = walk.at.mid, y = walk.at.high, first_v = y * conv.stride, first_u = x * conv.stride;
     const std::int64_t offset_a = offset_of(acts_grad, 0, y, x, n), offset_b = offset_of(images, 0, first_v, first_u, n);
 #pragma unroll
-    for (int index = 0; index < ShareA::quads; ++index)
+    for (int index = 0; index < ShareA::pieces; ++index)
       a.template load<Vector, true>(index, walk.left > 0, start_a[index] + offset_a, N - n);
 #pragma unroll
-    for (int index = 0; index < ShareB::quads; ++index) {
+    for (int index = 0; index < ShareB::pieces; ++index) {
       const bool inside = unsigned(first_v + i[index]) < unsigned(images.height) && unsigned(first_u + j[index]) < unsigned(images.width);
       b.template load<Vector, true>(index, walk.left > 0 && inside, start_b[index] + offset_b, N - n);
     }

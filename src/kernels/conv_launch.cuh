@@ -81,17 +81,25 @@ void with_any_tile(const Way& way, bool vector, Body body) {
   with_tile<T>(way, vector, body);
 }
 
-inline std::int64_t columns_of(std::int64_t pixels, Shape shape) { return pixels * ceil_div<std::int64_t>(shape.images(), quad) * quad; }
+inline std::int64_t piece_of(Dtype dtype) { return dtype == Dtype::bfloat16 ? piece<bfloat16> : piece<float>; }
 
-inline Product backward_filters_product(Shape filters, Shape acts, int groups) {
-  return {"conv_backward_filters", filters[3] / groups, filters.rows(), groups, acts[1] * acts[2], columns_of(1, acts)};
+// Images of so many pixels, or filters, in whole pieces.
+template <class Tensor>
+std::int64_t columns_of(std::int64_t pixels, const Tensor& tensor) {
+  const std::int64_t size = piece_of(tensor.dtype);
+  return pixels * ceil_div(tensor.shape.images(), size) * size;
+}
+
+template <class Filters, class Acts>
+Product backward_filters_product(const Filters& filters, const Acts& acts, int groups) {
+  return {"conv_backward_filters", filters.shape[3] / groups, filters.shape.rows(), groups, acts.shape[1] * acts.shape[2], columns_of(1, acts)};
 }
 
 // The parts of an output: as it, but for their own padding.
-inline std::int64_t part_size(const Shape& output) { return columns_of(output.rows(), output); }
+inline std::int64_t part_size(const Out& output) { return columns_of(output.shape.rows(), output); }
 
 inline std::int64_t parts_bytes(int parts, const Out& output) {
-  return parts > 1 ? parts * part_size(output.shape) * size_of(computed(output.dtype)) : 0;
+  return parts > 1 ? parts * part_size(output) * size_of(computed(output.dtype)) : 0;
 }
 
 // What the kernels count in 32 bits: rows, columns and k. A pitch of 64 bits costs 7 registers and spills.
@@ -99,17 +107,17 @@ inline constexpr std::int64_t most_countable = std::numeric_limits<int>::max() /
 template <class Tensor>
 bool is_countable(const Tensor& tensor) {
   const Shape& shape = tensor.shape;
-  return std::max({shape.rows(), tensor.pitch, columns_of(shape[1] * shape[2], shape)}) <= most_countable;
+  return std::max({shape.rows(), tensor.pitch, columns_of(shape[1] * shape[2], tensor)}) <= most_countable;
 }
 
 #define CHECK_WORKSPACE(workspace, bytes)   \
   CHECK_DTYPE(workspace, Dtype::uint8);     \
   CHECK((workspace).shape.size() >= (bytes))
 
-// Every quad of every row is 16 bytes, those of a group's filters too.
+// Every piece of every row can be moved at once, those of a group's filters too.
 template <class Filters, class A, class B>
 bool is_vector(const Filters& filters, const A& a, const B& b, int groups) {
-  return is_vectorizable(filters) && is_vectorizable(a) && is_vectorizable(b) && (groups == 1 || filters.shape[3] / groups % quad == 0);
+  return is_vectorizable(filters) && is_vectorizable(a) && is_vectorizable(b) && (groups == 1 || filters.shape[3] / groups % piece_of(filters.dtype) == 0);
 }
 
 // Runs body(where the product goes, its epilogue), then adds up the parts if there are several. T: of the output.
@@ -119,7 +127,7 @@ void with_parts(Stream stream, int parts, const Out& output, const Out& workspac
   Images<T> target = images_of<T>(output);
   if (parts == 1) return body(target, epilogue);
   Sum* const sums = static_cast<Sum*>(workspace.ptr);
-  const std::int64_t pitch = columns_of(1, output.shape);
+  const std::int64_t pitch = columns_of(1, output);
   body(Images<Sum>{sums, target.channels, target.height, target.width, target.images, pitch, false}, Epilogue<Sum>{});
   launch<sum_parts_kernel<T>>(rows_grid(output.shape.rows(), target.images), stream,
          Rows<const Sum>{sums, parts * target.rows(), target.images, pitch, false}, rows_of<T>(output), parts,

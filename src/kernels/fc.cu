@@ -50,7 +50,7 @@ void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out in
   conv_problem(__func__, x, w, g, 1, 0, 1);
   CHECK(is_countable(x) && is_countable(w) && is_countable(g));
   CHECK(increments.pitch == weights.pitch);
-  const Product product = backward_filters_product(w.shape, g.shape, 1);
+  const Product product = backward_filters_product(w, g, 1);
   WITH_STORED_TYPE(inputs, [&]<class T>(T) {
     using Sum = Computed<T>;
     with_tile<T>(pick_way(product), is_vector(w, x, g, 1) && is_vectorizable(v), [&]<class Tile, class Vector>(Tile, Vector) {

@@ -19,7 +19,7 @@ fc_backward_update_kernel(Images<const T> inputs, Images<const T> acts_grad, Row
                                          [&](Sum* weight, const Quad<Sum>& gradient, int count) {
     const SgdStep<Sum> step{Sum(state.row(0)[state_rates + rate_slot]), momentum, decay, images};
     Sum* const increment = increments.data + (weight - weights.data);
-    Quad<Sum> v = load_quad<Vector, false>(true, increment, count), w = load_quad<Vector, false>(true, weight, count);
+    Quad<Sum> v = load_piece<Vector, false>(true, increment, count), w = load_piece<Vector, false>(true, weight, count);
 #pragma unroll
     for (int e = 0; e < quad; ++e) step(gradient.at[e], v.at[e], w.at[e]);
     store_run<Vector>(increment, v, count, false);

@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
 local_forward_kernel(Images<const T> images, Images<const Computed<T>> filters, Images<Target> acts, Conv conv) {
   const PixelTile at = pixel_tile<Tile>(filters.images / conv.groups, acts.images, acts.width);
   filters.data += (at.y * acts.width + at.x) * filters.rows() * filters.pitch;
-  forward_tile<T, Tile, Vector>(images, filters, acts, conv, at.first_m, at.first_n / quad,
+  forward_tile<T, Tile, Vector>(images, filters, acts, conv, at.first_m, at.first_n / piece<T>,
                                 forward_window(acts.height, filters.height, conv.stride, conv.padding).only(at.y),
                                 forward_window(acts.width, filters.width, conv.stride, conv.padding).only(at.x));
 }
@@ -39,7 +39,7 @@ template <class T, class Tile, bool Vector, class Target>
 __global__ void __launch_bounds__(Tile::threads, 2)
 local_backward_data_kernel(Images<const T> acts_grad, Images<const Computed<T>> filters, Images<Target> images_grad, Conv conv) {
   const PixelTile at = pixel_tile<Tile>(filters.channels, images_grad.images, images_grad.width);
-  backward_data_tile<T, Tile, Vector>(acts_grad, filters, images_grad, conv, int(filters.rows()), at.first_m, at.first_n / quad,
+  backward_data_tile<T, Tile, Vector>(acts_grad, filters, images_grad, conv, int(filters.rows()), at.first_m, at.first_n / piece<T>,
                                       backward_window(at.y, at.y + 1, filters.height, conv.stride, conv.padding),
                                       backward_window(at.x, at.x + 1, filters.width, conv.stride, conv.padding));
 }

@@ -84,17 +84,14 @@ struct RowSlice {
   static constexpr int pitch = Size + 16 / int(sizeof(T)), size = slice_depth * pitch;
   HOST_DEVICE static constexpr int at(int k, int column) { return k * pitch + column; }
 };
-// The k of a row that some lanes fetch: of bfloat16, 8 lanes fetch to half of the banks, and 4 rows further is the other half.
-HOST_DEVICE constexpr int row_of(int lanes) { return lanes / 4 + lanes % 4 * 4; }
 
-// Columns lie in memory along k: (Size, slice_depth), in some of them pieces of k exchanged: of float32 the quads, in every
-// other two columns, of bfloat16 the halves, in every other four. So at(k, column) is at(k, column % 8) + at(0, column / 8 * 8), which saves registers.
+// Columns lie in memory along k: (Size, slice_depth), in some of them pieces of k exchanged: of float32 in every
+// other two columns, of bfloat16 in every other four. So at(k, column) is at(k, column % 8) + at(0, column / 8 * 8), which saves registers.
 template <class T>
 struct ColumnSlice {
   HOST_DEVICE static constexpr int at(int k, int column) {
-    constexpr int piece = 16 / int(sizeof(T));
     const int moved = sizeof(T) == 4 ? column / 2 % 2 * 2 : column / 4 % 2;
-    return column * slice_depth + ((k / piece) ^ moved) * piece + k % piece;
+    return column * slice_depth + ((k / piece<T>) ^ moved) * piece<T> + k % piece<T>;
   }
 };
 
@@ -111,19 +108,19 @@ consteval bool is_conflict_free(int bytes, Place place, int lanes = 32) {
   return true;
 }
 
-// Lanes that read the pairs of rows or columns 0 to 7, and those that fetch quads.
+// Lanes that read the pairs of rows or columns 0 to 7, and those that fetch pieces.
 static_assert(is_conflict_free<float>(4, [](int lane) { return RowSlice<float, 128>::at(lane % 4 * 2, lane / 4); }));
 static_assert(is_conflict_free<float>(4, [](int lane) { return RowSlice<float, 128>::at(lane % 4 * 2 + 1, lane / 4); }));
-static_assert(is_conflict_free<float>(16, [](int lane) { return RowSlice<float, 128>::at(row_of(lane / 8), lane % 8 * quad); }));
+static_assert(is_conflict_free<float>(16, [](int lane) { return RowSlice<float, 128>::at(lane / 8, lane % 8 * 4); }));
 static_assert(is_conflict_free<float>(8, [](int lane) { return ColumnSlice<float>::at(lane % 4 * 2, lane / 4); }));
 static_assert(is_conflict_free<float>(8, [](int lane) { return ColumnSlice<float>::at(8 + lane % 4 * 2, lane / 4); }));
-static_assert(is_conflict_free<float>(16, [](int lane) { return ColumnSlice<float>::at(lane % 4 * quad, lane / 4); }));
+static_assert(is_conflict_free<float>(16, [](int lane) { return ColumnSlice<float>::at(lane % 4 * 4, lane / 4); }));
 // Of bfloat16 an 8x8 matrix is read at once, its rows by 8 lanes.
 static_assert(is_conflict_free<bfloat16>(16, [](int lane) { return RowSlice<bfloat16, 128>::at(lane, 0); }, 8));
-static_assert(is_conflict_free<bfloat16>(8, [](int lane) { return RowSlice<bfloat16, 128>::at(row_of(lane / 8), lane % 8 * quad); }));
+static_assert(is_conflict_free<bfloat16>(16, [](int lane) { return RowSlice<bfloat16, 128>::at(lane / 8, lane % 8 * 8); }));
 static_assert(is_conflict_free<bfloat16>(16, [](int lane) { return ColumnSlice<bfloat16>::at(0, lane); }, 8));
 static_assert(is_conflict_free<bfloat16>(16, [](int lane) { return ColumnSlice<bfloat16>::at(8, lane); }, 8));
-static_assert(is_conflict_free<bfloat16>(8, [](int lane) { return ColumnSlice<bfloat16>::at(lane % 4 * quad, lane / 4); }));
+static_assert(is_conflict_free<bfloat16>(16, [](int lane) { return ColumnSlice<bfloat16>::at(lane % 2 * 8, lane / 2); }));
 
 // ---- the tile --------------------------------------------------------------------------------------------------------
 
@@ -148,15 +145,14 @@ struct MmaTile {
     __device__ float at(int row, int column) const { return values[row / 2][column / 2][row % 2 * 2 + column % 2]; }
   };
 
-  // Begins to fetch a quad, as load_quad does; `count` is above 0 if it is inside. Copies of less than 4 bytes do not go on meanwhile.
+  // Begins to fetch a piece, as load_piece does; `count` is above 0 if it is inside. Copies of less than 4 bytes do not go on meanwhile.
   template <bool Vector, bool Masked, class T>
   __device__ static void load(T* target, bool inside, const T* source, int count) {
-    constexpr int bytes = quad * int(sizeof(T));
     if constexpr (Vector) {
-      ptx::cp_async<bytes>(target, source, inside ? Masked ? min(count, quad) * int(sizeof(T)) : bytes : 0);
+      ptx::cp_async<16>(target, source, inside ? Masked ? min(count, piece<T>) * int(sizeof(T)) : 16 : 0);
     } else {
 #pragma unroll
-      for (int e = 0; e < quad; ++e) {
+      for (int e = 0; e < piece<T>; ++e) {
         if constexpr (sizeof(T) == 4) ptx::cp_async<4>(target + e, source + e, inside && e < count ? 4 : 0);
         else target[e] = inside && e < count ? source[e] : T(0);
       }
@@ -220,12 +216,12 @@ struct MmaTile {
     using Element = T;
     template <int tiles>
     using Reader = RowReader<T, Size, tiles>;
-    static constexpr int lanes = threads / depth, quads = Size / quad / lanes;
-    static_assert(quads * lanes * quad == Size);
+    static constexpr int lanes = threads / depth, pieces = Size / piece<T> / lanes;
+    static_assert(pieces * lanes * piece<T> == Size);
     T* slice;
 
-    __device__ static int k() { return row_of(int(threadIdx.x) / lanes); }
-    __device__ static int column(int index) { return (int(threadIdx.x) % lanes + index * lanes) * quad; }
+    __device__ static int k() { return int(threadIdx.x) / lanes; }
+    __device__ static int column(int index) { return (int(threadIdx.x) % lanes + index * lanes) * piece<T>; }
     template <bool Vector, bool Masked>
     __device__ void load(int index, bool inside, const T* source, int count) {
       MmaTile::load<Vector, Masked>(slice + RowSlice<T, Size>::at(k(), column(index)), inside, source, count);
@@ -237,12 +233,12 @@ struct MmaTile {
     using Element = T;
     template <int tiles>
     using Reader = ColumnReader<T, tiles>;
-    static constexpr int lanes = threads / (depth / quad), quads = Size / lanes;
-    static_assert(quads * lanes == Size && lanes % 8 == 0);
+    static constexpr int lanes = threads / (depth / piece<T>), pieces = Size / lanes;
+    static_assert(pieces * lanes == Size && lanes % 8 == 0);
     T* slice;
 
-    __device__ static int k() { return int(threadIdx.x) % (depth / quad) * quad; }
-    __device__ static int column(int index) { return int(threadIdx.x) / (depth / quad) + index * lanes; }
+    __device__ static int k() { return int(threadIdx.x) % (depth / piece<T>) * piece<T>; }
+    __device__ static int column(int index) { return int(threadIdx.x) / (depth / piece<T>) + index * lanes; }
     template <bool Vector, bool Masked>
     __device__ void load(int index, bool inside, const T* source, int count) {
       MmaTile::load<Vector, Masked>(slice + ColumnSlice<T>::at(k(), column(0)) + index * ColumnSlice<T>::at(0, lanes), inside, source, count);

@@ -8,7 +8,10 @@
 
 namespace convnet {
 
-constexpr int quad = 4;  // elements that are fetched together: 16 bytes of float32
+constexpr int quad = 4;  // rows or columns side by side that a thread multiplies
+// Elements that are fetched together: 16 bytes, of float64 32.
+template <class T>
+constexpr int piece = sizeof(T) == 2 ? 8 : 4;
 
 // Neighbours in memory that are kept and stored together.
 template <class T, int size>
@@ -17,17 +20,19 @@ struct alignas(sizeof(T) * size < 16 ? sizeof(T) * size : 16) Run {
 };
 template <class T>
 using Quad = Run<T, quad>;
+template <class T>
+using Piece = Run<T, piece<T>>;
 
-// The first `count` elements at `source`, zeros after them; nothing is read unless `inside`. Vector: all four are
-// there, `source` is aligned to them, and those after `count` may be anything unless `Masked`.
+// The first `count` elements at `source`, zeros after them; nothing is read unless `inside`. Vector: the whole piece is
+// there, `source` is aligned to it, and what is after `count` may be anything unless `Masked`.
 template <bool Vector, bool Masked, class T>
-__device__ Quad<T> load_quad(bool inside, const T* source, int count) {
-  Quad<T> values{};
+__device__ Piece<T> load_piece(bool inside, const T* source, int count) {
+  Piece<T> values{};
   if constexpr (Vector) {
-    if (inside) values = *reinterpret_cast<const Quad<T>*>(source);
+    if (inside) values = *reinterpret_cast<const Piece<T>*>(source);
   }
 #pragma unroll
-  for (int e = 0; e < quad; ++e) {
+  for (int e = 0; e < piece<T>; ++e) {
     if constexpr (!Vector) {
       if (inside && e < count) values.at[e] = source[e];
     } else if constexpr (Masked) {
@@ -101,7 +106,7 @@ struct Walk {
 //   m, n, depth, threads, blocks        the size of the tile and of a slice; threads of a block, blocks of a multiprocessor
 //   runs_m of run_m rows, runs_n ...    what a thread has of D, and row(run), column(run), where they begin in the tile
 //   Sums, at(row, column)               that part of D
-//   RowShare, ColumnShare               what a thread fetches of a slice of A or B; load(...) as load_quad
+//   RowShare, ColumnShare               what a thread fetches of a slice of A or B; load(...) as load_piece
 //   multiply(count, sums, fetch)        the sums over `count` k
 // mma_tile.cuh has the other kind, for tensor cores.
 template <int M, int N, int ThreadM, int ThreadN>
@@ -125,41 +130,41 @@ struct Tile {
   template <class T, int Size>
   using Slice = T[depth][Size + quad];
 
-  // A thread's share of a slice whose rows lie in memory as they do here: quads of one row.
+  // A thread's share of a slice whose rows lie in memory as they do here: pieces of one row.
   template <class T, int Size>
   struct RowShare {
-    static constexpr int lanes = threads / depth, quads = Size / quad / lanes;
-    static_assert(quads * lanes * quad == Size);
-    Quad<T> values[quads];
+    static constexpr int lanes = threads / depth, pieces = Size / piece<T> / lanes;
+    static_assert(pieces * lanes * piece<T> == Size);
+    Piece<T> values[pieces];
 
     __device__ static int k() { return int(threadIdx.x) / lanes; }
-    __device__ static int column(int index) { return (int(threadIdx.x) % lanes + index * lanes) * quad; }
+    __device__ static int column(int index) { return (int(threadIdx.x) % lanes + index * lanes) * piece<T>; }
     template <bool Vector, bool Masked>
-    __device__ void load(int index, bool inside, const T* source, int count) { values[index] = load_quad<Vector, Masked>(inside, source, count); }
+    __device__ void load(int index, bool inside, const T* source, int count) { values[index] = load_piece<Vector, Masked>(inside, source, count); }
     __device__ void put(Slice<Computed<T>, Size>& slice) const {
 #pragma unroll
-      for (int index = 0; index < quads; ++index)
-        *reinterpret_cast<Quad<Computed<T>>*>(&slice[k()][column(index)]) = converted<Computed<T>>(values[index]);
+      for (int index = 0; index < pieces; ++index)
+        *reinterpret_cast<Run<Computed<T>, piece<T>>*>(&slice[k()][column(index)]) = converted<Computed<T>>(values[index]);
     }
   };
 
-  // The same where columns lie in memory along k: quads of columns, stored element by element. Neighbours have
-  // neighbouring quads of one column, 64 bytes of it.
+  // The same where columns lie in memory along k: pieces of columns, stored element by element. Neighbours have
+  // neighbouring pieces of one column, all of its k.
   template <class T, int Size>
   struct ColumnShare {
-    static constexpr int lanes = threads / (depth / quad), quads = Size / lanes;
-    static_assert(quads * lanes == Size);
-    Quad<T> values[quads];
+    static constexpr int lanes = threads / (depth / piece<T>), pieces = Size / lanes;
+    static_assert(pieces * lanes == Size);
+    Piece<T> values[pieces];
 
-    __device__ static int k() { return int(threadIdx.x) % (depth / quad) * quad; }
-    __device__ static int column(int index) { return int(threadIdx.x) / (depth / quad) + index * lanes; }
+    __device__ static int k() { return int(threadIdx.x) % (depth / piece<T>) * piece<T>; }
+    __device__ static int column(int index) { return int(threadIdx.x) / (depth / piece<T>) + index * lanes; }
     template <bool Vector, bool Masked>
-    __device__ void load(int index, bool inside, const T* source, int count) { values[index] = load_quad<Vector, Masked>(inside, source, count); }
+    __device__ void load(int index, bool inside, const T* source, int count) { values[index] = load_piece<Vector, Masked>(inside, source, count); }
     __device__ void put(Slice<Computed<T>, Size>& slice) const {
 #pragma unroll
-      for (int index = 0; index < quads; ++index)
+      for (int index = 0; index < pieces; ++index)
 #pragma unroll
-        for (int e = 0; e < quad; ++e) slice[k() + e][column(index)] = values[index].at[e];
+        for (int e = 0; e < piece<T>; ++e) slice[k() + e][column(index)] = values[index].at[e];
     }
   };
 
@@ -202,7 +207,7 @@ struct Tile {
 };
 
 // What fills the machine when D has few tiles: the k are dealt to `parts` blocks a tile. Each part of D goes to the
-// workspace, (parts, rows of D, images rounded up to quads), and sum_parts_kernel adds them up.
+// workspace, (parts, rows of D, images rounded up to pieces), and sum_parts_kernel adds them up.
 // Threads: x = image (or filter), y = row of the sums, of which each channel has `pixels`.
 template <class T>
 __global__ void sum_parts_kernel(Rows<const Computed<T>> parts, Rows<T> sums, int count, int pixels, Epilogue<Computed<T>> epilogue) {

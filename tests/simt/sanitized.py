@@ -28,7 +28,7 @@ from test_ops import CASES, check
 
 def all_calls() -> list[tuple[str, str, bool]]:
     calls = [(case.id, dtype, tight) for case in CASES for dtype, tight in (("float32", False), ("float64", False), ("float32", True))]
-    return calls + [(case.id, "bfloat16", True) for case in CASES if guarded.is_narrow(case)]
+    return calls + [(case.id, "bfloat16", tight) for case in CASES if guarded.is_narrow(case) for tight in (False, True)]
 
 
 def copy(source: np.ndarray, target: np.ndarray, rows: int) -> None:
