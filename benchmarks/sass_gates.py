@@ -27,6 +27,9 @@ MMA = r"^conv_\w+_kernel<(float|bfloat16), MmaTile<.*>, true(, \w+)*>$"
 MMA_SHARES = {"Tf32": 0.12, "Bf16": 0.10, "Bf16x3": 0.13}
 STORED_SHARE, STORED_BESIDE_FLOAT = 0.19, 0.15
 
+# The element-wise kernels of runs.cuh, where a thread has several neighbours.
+RUNS = r"^(neuron_\w+_kernel<\w+|scaled_copy_kernel<)(, )?[48], "
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -123,6 +126,10 @@ GATES = (
          "each thread stores quads of 16 bytes"),
     Gate("narrow loads from shared memory", TILES, lambda k: narrower(("LDS",), k.loop), "at most", 0,
          "in the loop one load of 16 bytes brings the operands of 16 multiply-adds or more"),
+    Gate("narrow loads from global memory", RUNS, lambda k: narrower(GLOBAL_LOADS, k.code), "at most", 0,
+         "each thread moves 16 bytes at a time: with less, too little of the memory is busy"),
+    Gate("narrow stores to global memory", RUNS, lambda k: narrower(GLOBAL_STORES, k.code), "at most", 0,
+         "each thread moves 16 bytes at a time"),
     Gate("products on tensor cores in the loop", MMA, lambda k: sum(op.base == "HMMA" for op in k.loop), "at least", mma_products,
          "the products of a slice are unrolled, so that the sums stay in registers"),
     Gate("share of products on tensor cores in the loop", MMA, lambda k: k.share, "at least", mma_share,

@@ -62,6 +62,20 @@ def test_what_is_stored_in_bfloat16_is_computed_in_float32(device, case):
             assert added.tobytes() == (rounded(sum_).astype(np.float32) if is_stored(case, name) else sum_).tobytes()
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 2, 5), (8, 2, 2, 33), (4, 2, 2, 128)])
+@pytest.mark.parametrize("tight", [False, True])
+@pytest.mark.parametrize("add", [False, True])
+def test_a_copy_converts(device, shape, tight, add):
+    values, before = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
+    for source, target in (("float32", "bfloat16"), ("bfloat16", "float32")):
+        run, kept = Calls(device, source, tight), Calls(device, target, tight)
+        copy, held = kept.holding(before), rounded(before).astype(np.float32) if target == "bfloat16" else before
+        run("scaled_copy", run.holding(values), copy.adding(add), factor=1.0)
+        expected = rounded(values).astype(np.float32) + held * add
+        assert kept.result(copy) == (rounded(expected).astype(np.float32) if target == "bfloat16" else expected).tobytes()
+        run.arena.check_bands()
+
+
 @cases(lambda case: case.op in OVER_RELU)
 def test_the_gradient_of_a_relu_below(device, case):
     case, before = of_stored(case)

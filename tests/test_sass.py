@@ -154,6 +154,8 @@ FAULTS = [
     ("narrow stores to global memory: 4, expected at most 0", {"after": {"STG_E_128": 31, "STG_E": 4}}),
     ("stores of 16 bytes to global memory: 0, expected at least 1", {"after": {"EXIT": 1}}),
     ("narrow loads from shared memory: 1, expected at most 0", {"loop": {"LDG_E_128": 6, "LDS_64": 1, "FFMA": 1024}}),
+    ("narrow loads from global memory: 1, expected at most 0", {"name": "neuron_backward_kernel<1, 8, bfloat16>", "loop": {"LDG_E": 1}}),
+    ("narrow stores to global memory: 2, expected at most 0", {"name": "scaled_copy_kernel<8, bfloat16, float>", "loop": {"LDG_E_128": 1}, "after": {"STG_E": 2}}),
     ("products on tensor cores in the loop: 63, expected at least 64", {**MMA, "loop": {**MMA_LOOP, "HMMA_1688_F32_TF32": 63}}),
     ("share of products on tensor cores in the loop: 0.115, expected at least 0.120", {**MMA, "loop": {**MMA_LOOP, "IMAD": 420}}),
     ("share of products on tensor cores in the loop: 0.171, expected at least 0.190", {**STORED, "loop": {**STORED_LOOP, "IMAD": 142}}),

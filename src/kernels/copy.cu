@@ -11,8 +11,11 @@ void scaled_copy(Stream stream, In inputs, Out acts, double factor) {
   with_stored_type(op, inputs.dtype, [&]<class T>(T) {
     with_stored_type(op, acts.dtype, [&]<class U>(U) {
       if constexpr (std::is_same_v<Computed<T>, Computed<U>>)
-        launch<scaled_copy_kernel<T, U>>(rows_grid(acts.shape.rows(), acts.shape.images()), stream,
-               rows_of<T>(inputs), rows_of<U>(acts), Computed<T>(factor));
+        with_width<std::conditional_t<(sizeof(T) < sizeof(U)), T, U>>([&]<class Width>(Width) {
+          constexpr int width = Width::value;
+          const Rows<U> y = in_runs<width>(rows_of<U>(acts));
+          launch<scaled_copy_kernel<width, T, U>>(runs_grid<width>(y), stream, in_runs<width>(rows_of<T>(inputs)), y, Computed<T>(factor));
+        }, acts, inputs);
     });
   });
 }

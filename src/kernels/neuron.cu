@@ -7,8 +7,11 @@ void neuron_forward(Stream stream, In inputs, Out acts, Neuron neuron, double a,
   CHECK_LIKE(acts, inputs);
   WITH_STORED_TYPE(inputs, [&]<class T>(T) {
     with_neuron(neuron, [&]<class Kind>(Kind) {
-      launch<neuron_forward_kernel<Kind::value, T>>(rows_grid(acts.shape.rows(), acts.shape.images()), stream,
-             rows_of<T>(inputs), rows_of<T>(acts), Computed<T>(a), Computed<T>(b));
+      with_width<T>([&]<class Width>(Width) {
+        constexpr int width = Width::value;
+        const Rows<T> y = in_runs<width>(rows_of<T>(acts));
+        launch<neuron_forward_kernel<Kind::value, width, T>>(runs_grid<width>(y), stream, in_runs<width>(rows_of<T>(inputs)), y, Computed<T>(a), Computed<T>(b));
+      }, acts, inputs);
     });
   });
 }
@@ -18,8 +21,12 @@ void neuron_backward(Stream stream, In saved, In acts_grad, Out inputs_grad, Neu
   CHECK_LIKE(inputs_grad, saved);
   WITH_STORED_TYPE(saved, [&]<class T>(T) {
     with_neuron(neuron, [&]<class Kind>(Kind) {
-      launch<neuron_backward_kernel<Kind::value, T>>(rows_grid(saved.shape.rows(), saved.shape.images()), stream,
-             rows_of<T>(saved), rows_of<T>(acts_grad), rows_of<T>(inputs_grad), Computed<T>(a), Computed<T>(b));
+      with_width<T>([&]<class Width>(Width) {
+        constexpr int width = Width::value;
+        const Rows<T> x_grad = in_runs<width>(rows_of<T>(inputs_grad));
+        launch<neuron_backward_kernel<Kind::value, width, T>>(runs_grid<width>(x_grad), stream, in_runs<width>(rows_of<T>(saved)),
+               in_runs<width>(rows_of<T>(acts_grad)), x_grad, Computed<T>(a), Computed<T>(b));
+      }, inputs_grad, saved, acts_grad);
     });
   });
 }

@@ -7,8 +7,12 @@ namespace convnet {
 void sgd_update(Stream stream, In state, In weights_grad, Out increments, Out weights, int rate_slot, double momentum, double decay, int images) {
   checks::sgd_update(state, weights_grad, increments, weights, rate_slot, images);
   WITH_FLOAT_TYPE(weights, [&]<class T>(T) {
-    launch<sgd_update_kernel<T>>(rows_grid(weights.shape.rows(), int(weights.shape.images())), stream, rows_of<double>(state),
-           rows_of<T>(weights_grad), rows_of<T>(increments), rows_of<T>(weights), rate_slot, T(momentum), T(decay), T(images));
+    with_width<T>([&]<class Width>(Width) {
+      constexpr int width = Width::value;
+      const Rows<T> w = in_runs<width>(rows_of<T>(weights));
+      launch<sgd_update_kernel<width, T>>(runs_grid<width>(w), stream, rows_of<double>(state), in_runs<width>(rows_of<T>(weights_grad)),
+             in_runs<width>(rows_of<T>(increments)), w, rate_slot, T(momentum), T(decay), T(images));
+    }, weights, weights_grad, increments);
   });
 }
 

@@ -1,22 +1,27 @@
 // SGD, and the check that comes before it: device code.
 #pragma once
-#include "device.cuh"
+#include "runs.cuh"
 #include "sgd.h"
 
 namespace convnet {
 
 constexpr int update_threads = 256;  // of a block of sgd_update_many
 
-// Threads: x = output, y = row of weights.
-template <class T>
-__global__ void sgd_update_kernel(Rows<const double> state, Rows<const T> weights_grad, Rows<T> increments, Rows<T> weights,
-                                  int rate_slot, T momentum, T decay, T images) {
-  const auto [row, n] = this_place();
-  if (row >= weights.rows || n >= weights.images) return;
+// Threads: x = run of outputs, y = row of weights.
+template <int width, class T>
+__global__ void __launch_bounds__(rows_threads) sgd_update_kernel(Rows<const double> state, Rows<const T> weights_grad, Rows<T> increments, Rows<T> weights,
+                                                                  int rate_slot, T momentum, T decay, T images) {
+  const Place place = this_place();
+  if (!exists<width>(weights, place)) return;
   if (state.row(0)[state_finite] != 1) return;
 
   const SgdStep<T> step{T(state.row(0)[state_rates + rate_slot]), momentum, decay, images};
-  step(weights_grad.row(row)[n], increments.row(row)[n], weights.row(row)[n]);
+  const Run<T, width> gradient = load_run<width>(weights_grad, place);
+  Run<T, width> increment = load_run<width>(increments, place), weight = load_run<width>(weights, place);
+#pragma unroll
+  for (int e = 0; e < width; ++e) step(gradient.at[e], increment.at[e], weight.at[e]);
+  store_run(increments, place, increment);
+  store_run(weights, place, weight);
 }
 
 // A tensor of sgd_update_many.

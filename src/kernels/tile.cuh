@@ -3,53 +3,14 @@
 // A block computes a tile of D. It walks along k in slices of `depth`: while the threads multiply the slice that
 // lies in shared memory, each already holds its share of the next one, fetched from A and B, in registers.
 #pragma once
-#include "device.cuh"
 #include "epilogue.h"
+#include "runs.cuh"
 
 namespace convnet {
 
 constexpr int quad = 4;  // rows or columns side by side that a thread multiplies
-// Elements that are fetched together: 16 bytes, of float64 32.
-template <class T>
-constexpr int piece = sizeof(T) == 2 ? 8 : 4;
-
-// Neighbours in memory that are kept and stored together.
-template <class T, int size>
-struct alignas(sizeof(T) * size < 16 ? sizeof(T) * size : 16) Run {
-  T at[size];
-};
 template <class T>
 using Quad = Run<T, quad>;
-template <class T>
-using Piece = Run<T, piece<T>>;
-
-// The first `count` elements at `source`, zeros after them; nothing is read unless `inside`. Vector: the whole piece is
-// there, `source` is aligned to it, and what is after `count` may be anything unless `Masked`.
-template <bool Vector, bool Masked, class T>
-__device__ Piece<T> load_piece(bool inside, const T* source, int count) {
-  Piece<T> values{};
-  if constexpr (Vector) {
-    if (inside) values = *reinterpret_cast<const Piece<T>*>(source);
-  }
-#pragma unroll
-  for (int e = 0; e < piece<T>; ++e) {
-    if constexpr (!Vector) {
-      if (inside && e < count) values.at[e] = source[e];
-    } else if constexpr (Masked) {
-      values.at[e] = e < count ? values.at[e] : T(0);
-    }
-  }
-  return values;
-}
-
-// Of another type: what is stored, and what it is computed in.
-template <class To, class From, int size>
-__device__ Run<To, size> converted(const Run<From, size>& values) {
-  Run<To, size> result;
-#pragma unroll
-  for (int e = 0; e < size; ++e) result.at[e] = values.at[e];
-  return result;
-}
 
 // The other way: overwrites `count` elements of a channel, or adds to them. Vector: the whole run, the padding of the row included.
 template <bool Vector, class T, class Sum, int size>

@@ -20,5 +20,6 @@ CASES = [
     case("halved", normal(17, 2, 3, 5), 0.5, exact=True),
     case("subtracted", integers(3, 2, 3, 5), -3.0, exact=True),
     case("a-third", normal(3, 5, 4, 3), 1 / 3),
+    case("in-runs", integers(8, 2, 2, 33), -3.0, exact=True),
     case("matrix", normal(17, 129), 1.0, exact=True),
 ]

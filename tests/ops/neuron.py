@@ -98,6 +98,7 @@ CASES = []
 for kind in VALUES:
     inputs = np.abs(WIDE) + 0.1 if kind in ("sqrt", "log") else WIDE
     CASES += cases("plain", kind, rounded(inputs), **AB.get(kind, {}))
+    CASES += cases("in-runs", kind, rounded(np.resize(inputs, (8, 2, 2, 33))), **AB.get(kind, {}))
     CASES += [gradient_case(kind, away_from(KINKS.get(kind, []), inputs[:, :, :, :2]), **AB.get(kind, {}))]
 
 # Small integers, with zeros, on which the arithmetic is exact.

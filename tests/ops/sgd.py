@@ -117,9 +117,10 @@ def but(array, value, *index):
 
 EXACT = {"momentum": 0.5, "decay": 0.25, "images": 4, "exact": True}
 CASES = [update_case(name, shape) for name, shape in
-         {"conv": (3, 5, 5, 7), "fc": (17, 129), "biases": (33,), "one": (1, 1), "shared-biases": (5,)}.items()]
+         {"conv": (3, 5, 5, 7), "fc": (17, 129), "biases": (33,), "one": (1, 1), "shared-biases": (5,), "in-runs": (32, 33)}.items()]
 CASES += [
     update_case("exact", (7, 17), state=(3, 1, 0.5), **EXACT),
+    update_case("exact-in-runs", (64, 4), state=(3, 1, 0.5), **EXACT),
     update_case("second-rate", (7, 17), state=(3, 1, 8.0, 0.25), slot=1, **EXACT),
     update_case("rate-0", (7, 17), state=(3, 1, 0.0), **EXACT),
     update_case("no-decay", (7, 17), decay=0.0),

@@ -23,7 +23,7 @@ def copy(device, source, target):
 
 def test_a_tensor_in_memory_of_the_host_is_refused(simt):
     array, target = np.ones((4, 16), np.float32), simt.tensor((4, 16))
-    with pytest.raises(RuntimeError, match=r"^scaled_copy_kernel<float, float>: invalid launch: argument 0 is 256 bytes at 0x\w+, which is in no allocation of the device$"):
+    with pytest.raises(RuntimeError, match=r"^scaled_copy_kernel<1, float, float>: invalid launch: argument 0 is 256 bytes at 0x\w+, which is in no allocation of the device$"):
         copy(simt, Tensor(array.ctypes.data, (4, 16), pitch=16), target)
     source = simt.tensor((4, 16))
     simt.upload(source, array)
