@@ -7,8 +7,9 @@
 namespace convnet {
 namespace {
 
-// Channels of a task: what it normalizes for them lies in the L2 cache.
-constexpr int channels_each = 32;
+// Channels of a task, but fewer where there would be too few tasks for many cores: each reads those of the windows that
+// reach beyond its own, too.
+constexpr int most_channels = 32, least_channels = 8, wanted_tasks = 16;
 // Bytes of normalized pixels, of one channel, that a task has at a time. Pixels under the edge of two bands are normalized
 // twice, those of a window of 3 in steps of 2 with two rows of windows a fourth more often; higher bands leave the L2 cache.
 constexpr std::int64_t band_bytes = 256 << 10;
@@ -37,7 +38,9 @@ void lrn_max_pool_forward(Stream stream, In inputs, Out acts, int size, double s
     const auto y = images_of<T>(acts);
     const bool joined = can_join(x.images, inputs.dtype, {x.pitch});
     const int rows = rows_of_band(windows.down, x.width * x.pitch * std::int64_t(sizeof(T)));
-    const std::int64_t bands = (y.height + rows - 1) / rows, blocks = (x.channels + channels_each - 1) / channels_each;
+    const std::int64_t bands = (y.height + rows - 1) / rows;
+    const int channels_each = int(std::clamp<std::int64_t>(x.channels * bands / wanted_tasks, least_channels, most_channels));
+    const std::int64_t blocks = (x.channels + channels_each - 1) / channels_each;
     const std::size_t norms_size = std::size_t((rows - 1) * stride + pool_size) * x.width * x.pitch;
     const auto scratch = std::make_unique_for_overwrite<T[]>(thread_count(stream) * norms_size);
     parallel_for(stream, bands * blocks, [&](std::int64_t task, int thread) {
