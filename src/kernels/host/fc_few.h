@@ -18,7 +18,7 @@ const T* end_of(const Rows<const T>& tensor) {
 // it goes along a few rows of weights at once, so that every row is read from its beginning to its end.
 template <class T>
 struct FewForward {
-  static constexpr int rows_at_once = 16, task_outputs = 4096 / int(sizeof(T)), least_inputs = 256;
+  static constexpr int rows_at_once = 16, least_inputs = 128;
 
   FcProblem p;
   std::vector<LaneBlock> blocks;
@@ -28,6 +28,8 @@ struct FewForward {
 
   explicit FewForward(const FcProblem& problem) : p(problem) {
     blocks = lane_blocks<T>(int(p.outputs), widest_tile<T>(p.images, int(p.outputs)));
+    // Long pieces of the rows, but the sums of all images stay in the L1 cache.
+    const int task_outputs = std::max(4096, (16 << 10) / p.images) / int(sizeof(T));
     ranges = equal_blocks(int(blocks.size()), std::max(1, task_outputs / (blocks.front().vectors * simd::lanes<T>)));
     const int wanted = int(ceil_div(32, std::int64_t(ranges.size())));
     parts = equal_blocks(int(p.inputs), std::max(least_inputs, int(ceil_div(p.inputs, wanted))));
