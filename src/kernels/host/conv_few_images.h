@@ -162,9 +162,7 @@ struct FewGather {
             for (const Block& run : equal_blocks(x_sequences[b].count, run_pixels / chunk))
               places.push_back({n, a, b, ys, {run.first * chunk, run.count * chunk}});
     std::vector<std::int64_t> packed(threads, -1);  // which weights a thread has
-    const std::int64_t tasks = std::int64_t(p.groups) * blocks.size() * places.size();
-    parallel_for(stream, tasks, [&](std::int64_t index, int thread) {
-      index = in_runs(index, tasks, threads);
+    for_tasks_in_runs(stream, std::int64_t(p.groups) * blocks.size() * places.size(), [&](std::int64_t index, int thread) {
       const Part& place = places[index % places.size()];
       const std::int64_t block = index / places.size();
       const Task task{int(block / blocks.size()), blocks[block % blocks.size()], place.y_phase, place.x_phase,

@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <utility>
 
@@ -86,11 +87,18 @@ FewKernel<T> few_kernel(int rows, int vectors) {
   }
 }
 
-// Tasks in an order in which threads that take turns each get tasks that follow each other: what one has packed is packed
-// by no other, as long as they keep pace.
-inline std::int64_t in_runs(std::int64_t index, std::int64_t tasks, int threads) {
-  const std::int64_t run = index % threads;
-  return run * (tasks / threads) + std::min(run, tasks % threads) + index / threads;
+// body(task, thread) for every task. Each thread has tasks that follow each other, so that what it has packed is packed by no
+// other, and then helps with what is left of the others'.
+template <class Body>
+void for_tasks_in_runs(Stream stream, std::int64_t tasks, Body body) {
+  const std::int64_t runs = std::min<std::int64_t>(tasks, thread_count(stream));
+  std::vector<std::atomic<std::int64_t>> next(runs);
+  const auto first = [&](std::int64_t run) { return run * (tasks / runs) + std::min(run, tasks % runs); };
+  for (std::int64_t run = 0; run < runs; ++run) next[run].store(first(run), std::memory_order_relaxed);
+  parallel_for(stream, runs, [&](std::int64_t own, int thread) {
+    for (std::int64_t i = own; i < own + runs; ++i)
+      for (std::int64_t task; (task = next[i % runs].fetch_add(1, std::memory_order_relaxed)) < first(i % runs + 1);) body(task, thread);
+  });
 }
 
 // The images of `count` pixels that are `step` apart, without gaps. Of one image, conv1 takes every fourth pixel: one by
