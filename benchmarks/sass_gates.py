@@ -23,7 +23,7 @@ DEPTH = 16  # of tile.cuh
 SHARES = {(64, 128, 8, 8): 0.80, (32, 128, 8, 8): 0.75, (32, 32, 4, 4): 0.58}
 
 # Those of mma_tile.cuh, and what their operands become; of activities that are stored in bfloat16, with filters that are too, or not.
-MMA = r"^conv_\w+_kernel<(float|bfloat16), MmaTile<.*>, true(, \w+)*>$"
+MMA = r"^(conv|fc)_\w+_kernel<(float|bfloat16), MmaTile<.*>, true(, \w+)*>$"
 MMA_SHARES = {"Tf32": 0.12, "Bf16": 0.10, "Bf16x3": 0.13}
 STORED_SHARE, STORED_BESIDE_FLOAT = 0.19, 0.15
 

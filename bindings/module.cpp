@@ -57,9 +57,10 @@ void define_ops(py::module_& m) {
   OP(fc_bias_forward, "inputs"_a, "weights"_a, "biases"_a, "acts"_a, "workspace"_a, named, PRECISION, "relu"_a = false);
   OP(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a, "workspace"_a, named, PRECISION);
   OP(fc_backward_weights, "inputs"_a, "acts_grad"_a, "weights_grad"_a, "workspace"_a, named, PRECISION);
-#define SGD named, "rate_slot"_a, "momentum"_a, "decay"_a, "images"_a
-  OP(fc_backward_update, "inputs"_a, "acts_grad"_a, "state"_a, "increments"_a, "weights"_a, "workspace"_a, SGD);
-  WORKSPACE(fc_backward_update, "inputs"_a, "acts_grad"_a, "state"_a, "increments"_a, "weights"_a, SGD);
+#define SGD_STEP "rate_slot"_a, "momentum"_a, "decay"_a, "images"_a
+#define SGD named, SGD_STEP
+  OP(fc_backward_update, "inputs"_a, "acts_grad"_a, "state"_a, "increments"_a, "weights"_a, "workspace"_a, named, PRECISION, SGD_STEP);
+  WORKSPACE(fc_backward_update, "inputs"_a, "acts_grad"_a, "state"_a, "increments"_a, "weights"_a, named, PRECISION, SGD_STEP);
   WORKSPACE(fc_forward, "inputs"_a, "weights"_a, "acts"_a, named, PRECISION);
   WORKSPACE(fc_bias_forward, "inputs"_a, "weights"_a, "biases"_a, "acts"_a, named, PRECISION, "relu"_a = false);
   WORKSPACE(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a, named, PRECISION);

@@ -11,12 +11,12 @@ from .recorder import Step, Value, tensors_of
 ELEMENTWISE = {"neuron_forward", "neuron_backward", "dropout", "scaled_copy", "eltmax_forward", "eltmax_backward"}
 RECOMPUTED = ELEMENTWISE - {"neuron_backward", "eltmax_backward"} | {"lrn_forward", "spatial_lrn_forward", "max_pool_forward", "avg_pool_forward", "lrn_max_pool_forward"}
 # Ops that are told how much rounding they may spend on speed.
-PRECISE = {"conv_forward", "conv_bias_forward", "conv_backward_data", "conv_backward_filters", "fc_forward", "fc_bias_forward", "fc_backward_data", "fc_backward_weights"}
+PRECISE = {"conv_forward", "conv_bias_forward", "conv_backward_data", "conv_backward_filters", "fc_forward", "fc_bias_forward", "fc_backward_data", "fc_backward_weights", "fc_backward_update"}
 # How much (Precision in ops.h), and the backends where it is not the same as exact.
 PRECISIONS = {"exact": {"host", "simt", "cuda"}, "fast": {"host"}, "bf16x3": {"simt", "cuda"}, "tf32": {"simt", "cuda"}, "bf16": {"simt", "cuda"}}
 # Ops that take their activities in bfloat16, and what these are called in ops.h; the filters of conv are read so, too: converted
 # once a minibatch, where the weights of an fc layer would take longer to convert than to read.
-NARROW = PRECISE | {"fc_backward_update", "local_forward", "local_backward_data", "local_backward_weights",
+NARROW = PRECISE | {"local_forward", "local_backward_data", "local_backward_weights",
                     "neuron_forward", "neuron_backward", "scaled_copy", "bias_forward", "bias_backward", "dropout", "image_forward", "noisy_image_forward",
                     "max_pool_forward", "max_pool_backward", "maxabs_pool_forward", "avg_pool_forward", "avg_pool_backward",
                     "cross_map_max_pool_forward", "cross_map_max_pool_backward", "lrn_forward", "lrn_backward", "lrn_max_pool_forward", "lrn_max_pool_backward",
@@ -136,11 +136,11 @@ def fuse_lrn_pools(steps: list[Step], keep: set[Value]) -> list[Step]:
     return replaced(steps, fused)
 
 
-def fuse_updates(steps: list[Step], keep: set[Value]) -> list[Step]:
+def fuse_updates(steps: list[Step], keep: set[Value], on_host: bool = False) -> list[Step]:
     """SGD into the product that makes the gradient of fc weights, where it is read by nobody else: it is never stored.
 
-    Of large weights that is a third of what an update moves. With one image a step is little else: 6 % of AlexNet's on host.
-    With 16 the pieces of several matrices that the product walks cost more than is saved, 10 % of the step.
+    Of large weights that is a third of what an update moves, half a gigabyte of a step of AlexNet's. On host with one image alone, when a step is
+    little else: 6 % of AlexNet's. With 16 the pieces of several matrices that the product walks cost more than is saved, 10 % of the step.
     """
     uses = steps_by_root(steps)
     fused: dict[Step, Step | None] = {}
@@ -149,7 +149,7 @@ def fuse_updates(steps: list[Step], keep: set[Value]) -> list[Step]:
             continue
         state, gradient = update.reads
         product, *others = uses[gradient.root]
-        if (update.scalars["images"] == 1 and product.op == "fc_backward_weights" and others == [update] and gradient.root not in keep and not gradient.root.persistent
+        if ((update.scalars["images"] == 1 or not on_host) and product.op == "fc_backward_weights" and others == [update] and gradient.root not in keep and not gradient.root.persistent
                 and gradient.shape == product.writes[0].shape and whole(gradient)):
             fused[product] = None
             fused[update] = replace(update, op="fc_backward_update", reads=(*product.reads, state))

@@ -81,14 +81,14 @@ class Plan:
     def __init__(self, steps: list[Step], keep: dict[str, list[Value]], devices: dict[int, Device], images: int, conserve: bool = False,
                  precision: str = "exact", fuse: bool = True, libraries: Libraries | None = None, graphs: bool = False):
         self.devices, self.images, self.kept, self.libraries, self.graphs = devices, images, keep, libraries, graphs
+        device = next(iter(devices.values()))
         self.steps = drop_unread(fuse_costs(steps), self._kept_roots())
         if fuse:
-            for fusing in (fuse_biases, fuse_relus, fuse_updates, fuse_lrn_pools, join_updates):
+            for fusing in (fuse_biases, fuse_relus, partial(fuse_updates, on_host=device.backend == "host"), fuse_lrn_pools, join_updates):
                 self.steps = fusing(self.steps, self._kept_roots())
         self.steps = update_early(self.steps)
         if precision != "exact":
             self.steps = at_precision(self.steps, precision)
-        device = next(iter(devices.values()))
         if precision == "bf16" and device.backend in PRECISIONS[precision]:
             self.steps = store_narrow(self.steps, {value for values in self.kept.values() for value in values}, device.ops.signatures)
         if conserve:

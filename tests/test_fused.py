@@ -6,7 +6,7 @@ import pytest
 
 import convnet
 import test_replicas
-from convnet.passes import join_updates
+from convnet.passes import PRECISIONS, join_updates
 from convnet.recorder import Step, Value
 from guarded import Arena
 from ops.lrn_pool import split
@@ -101,14 +101,17 @@ def test_max_pooling_over_normalized_maps(device, case, add, tight):
 @cases("fc_backward_update")
 @pytest.mark.parametrize("tight", [False, True])
 def test_an_update_behind_the_product_that_makes_its_gradient(device, case, tight):
-    for dtype in ("float32", "float64"):
-        run = Calls(device, dtype, tight)
+    scalars = dict(case.scalars)
+    precise = {"precision": scalars.pop("precision")} if "precision" in scalars else {}
+    narrow = device.backend in PRECISIONS["bf16"] and precise.get("precision", "bf16") == "bf16"
+    for dtype in ("float32", "float64", *("bfloat16",) * narrow):
+        run, weights_dtype = Calls(device, dtype, tight), "float32" if dtype == "bfloat16" else dtype
         inputs, acts_grad = (run.holding(case.inputs[name]) for name in ("inputs", "acts_grad"))
         state = run.arena.holding(case.inputs["state"], "float64")
-        separate, fused = ([run.holding(array) for array in case.initial.values()] for _ in range(2))
-        gradient = run.arena.tensor(case.outputs["weights"], dtype, tight)
-        run("fc_backward_weights", inputs, acts_grad, gradient)
-        run("sgd_update", state, gradient, *separate, **case.scalars)
+        separate, fused = ([run.arena.holding(array, weights_dtype, tight) for array in case.initial.values()] for _ in range(2))
+        gradient = run.arena.tensor(case.outputs["weights"], weights_dtype, tight)
+        run("fc_backward_weights", inputs, acts_grad, gradient, **precise)
+        run("sgd_update", state, gradient, *separate, **scalars)
         run("fc_backward_update", inputs, acts_grad, state, *fused, **case.scalars)
         assert [run.result(tensor) for tensor in fused] == [run.result(tensor) for tensor in separate]
 
@@ -149,10 +152,10 @@ def conv(**keys):
     return section("conv1", type="conv", inputs="data", filters=4, filterSize=3, initW=0.3, **keys)
 
 
-def steps_of(layers, *names, phase="train", keep=(), images=5, **own):
+def steps_of(layers, *names, phase="train", keep=(), images=5, backend="host", **own):
     """The steps of these layers, and of neurons on them, in a plan of data, `layers`, fc3 and the cost."""
     layers = DATA + LABELS + layers + COST
-    with small_net(layers, params_of(layers, **own)) as net:
+    with small_net(layers, params_of(layers, **own), backend) as net:
         return [step for step in net.compile(images, phase, keep).steps if {*step.layer.removesuffix("_neuron").split(", ")} & {*names}]
 
 
@@ -264,9 +267,9 @@ def test_an_update_goes_into_the_product_that_makes_its_gradient():
     layers = fc("fc2", "data", 6, neuron="relu") + fc("fc3", "fc2", 4)
     for name in ("fc2", "fc3"):
         assert updates(steps_of(layers, name), name) == ["fc_backward_weights", "sgd_update_many"]
-        steps = steps_of(layers, name, images=1)
-        assert updates(steps, name) == ["fc_backward_update"]
-        assert not any("W0_grad" in value.name for step in steps for value in (*step.reads, *step.writes))
+        for steps in (steps_of(layers, name, images=1), steps_of(layers, name, backend="simt")):
+            assert updates(steps, name) == ["fc_backward_update"]
+            assert not any("W0_grad" in value.name for step in steps for value in (*step.reads, *step.writes))
 
 
 @pytest.mark.parametrize(("keys", "own", "ops"), [

@@ -180,7 +180,7 @@ def key_of(device, case):
     if case.op != "fc_backward_update":
         return device.ops.last_tile()[0]
     (inputs, images), (outputs, _) = (array.shape for array in list(case.inputs.values())[:2])
-    return ("conv_backward_filters", "exact", outputs, inputs, 1, 1, ceil_div(images, 4) * 4)
+    return ("conv_backward_filters", case.scalars.get("precision", "exact"), outputs, inputs, 1, 1, ceil_div(images, 4) * 4)
 
 
 @pytest.mark.parametrize("backend", KERNELS)
@@ -190,7 +190,7 @@ def test_every_tile_and_number_of_parts_gives_the_right_values(backend, case):
         for precision in ("exact", *ROUNDED) if case.op in PRECISE else ("exact",):
             asked = case if precision == "exact" else at_precision(case, precision)
             call(device, asked, "float32")
-            key = key_of(device, case)
+            key = key_of(device, asked)
             assert key[1] == precision
             for tile in ("large", "wide", "small") if precision == "exact" else ("small", "mma"):
                 for parts in {parts for parts in (1, 2, 5, key[5]) if parts <= key[5]} if precision in ("exact", "bf16x3") else {min(3, key[5])}:

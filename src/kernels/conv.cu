@@ -20,12 +20,6 @@ Product backward_data_product(const In& filters, const Images& images, int strid
   return {"conv_backward_data", f[0], columns_of(area, images), groups * phases, ceil_div(f[3] / groups, size), size * taps};
 }
 
-// What is stored in bfloat16 has been rounded to it: it is multiplied as it is, or as float32.
-void check_precision(const char* op, Dtype dtype, Precision precision) {
-  if (dtype == Dtype::bfloat16 && (precision == Precision::tf32 || precision == Precision::bf16x3))
-    fail_check(op, "activities in bfloat16: expected precision bf16 or exact");
-}
-
 // `images`, `filters` and `acts` are In or Out: a tensor or its gradient.
 #define CHECK_CONV(images, filters, acts)                                         \
   conv_problem(__func__, images, filters, acts, stride, padding, groups);         \

@@ -110,6 +110,12 @@ bool is_countable(const Tensor& tensor) {
   return std::max({shape.rows(), tensor.pitch, columns_of(shape[1] * shape[2], tensor)}) <= most_countable;
 }
 
+// What is stored in bfloat16 has been rounded to it: it is multiplied as it is, or as float32.
+inline void check_precision(const char* op, Dtype dtype, Precision precision) {
+  if (dtype == Dtype::bfloat16 && (precision == Precision::tf32 || precision == Precision::bf16x3))
+    fail_check(op, "activities in bfloat16: expected precision bf16 or exact");
+}
+
 #define CHECK_WORKSPACE(workspace, bytes)   \
   CHECK_DTYPE(workspace, Dtype::uint8);     \
   CHECK((workspace).shape.size() >= (bytes))

@@ -42,7 +42,7 @@ void fc_backward_weights(Stream stream, In inputs, In acts_grad, Out weights_gra
   conv_backward_filters(stream, as_pixel(inputs), as_pixel(acts_grad), as_pixel(weights_grad), workspace, 1, 0, 1, precision);
 }
 
-void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out increments, Out weights, Out, int rate_slot, double momentum, double decay, int images) {
+void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out increments, Out weights, Out, Precision precision, int rate_slot, double momentum, double decay, int images) {
   CHECK_FC(inputs, weights, acts_grad);
   checks::sgd_update(state, as_in(weights), increments, weights, rate_slot, images);
   const In x = as_pixel(inputs), g = as_pixel(acts_grad);
@@ -50,10 +50,12 @@ void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out in
   conv_problem(__func__, x, w, g, 1, 0, 1);
   CHECK(is_countable(x) && is_countable(w) && is_countable(g));
   CHECK(increments.pitch == weights.pitch);
-  const Product product = backward_filters_product(w, g, 1);
+  check_precision(__func__, inputs.dtype, precision);
+  const Product product = backward_filters_product(w, g, 1);  // of one pixel, which no part divides
+  const Way way = pick_way(stream, inputs.dtype, precision, product);
   WITH_STORED_TYPE(inputs, [&]<class T>(T) {
     using Sum = Computed<T>;
-    with_tile<T>(pick_way(product), is_vector(w, x, g, 1) && is_vectorizable(v), [&]<class Tile, class Vector>(Tile, Vector) {
+    with_any_tile<T>(way, is_vector(w, x, g, 1) && is_vectorizable(v), [&]<class Tile, class Vector>(Tile, Vector) {
       const Conv conv{1, 0, 1, 1, 0};
       launch<fc_backward_update_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream, images_of<T>(x), images_of<T>(g),
              rows_of<double>(state), images_of<Sum>(v), images_of<Sum>(w), conv, rate_slot, Sum(momentum), Sum(decay), Sum(images));
@@ -61,7 +63,7 @@ void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out in
   });
 }
 
-std::int64_t fc_backward_update_workspace(Stream, In, In, In, Out, Out, int, double, double, int) { return 0; }
+std::int64_t fc_backward_update_workspace(Stream, In, In, In, Out, Out, Precision, int, double, double, int) { return 0; }
 
 std::int64_t fc_forward_workspace(Stream stream, In inputs, In weights, Out acts, Precision precision) {
   CHECK_FC(inputs, weights, acts);

@@ -16,12 +16,12 @@ fc_backward_update_kernel(Images<const T> inputs, Images<const T> acts_grad, Row
   if (state.row(0)[state_finite] != 1) return;
   const int tiles = ceil_div(weights.images, Tile::m);
   backward_filters_tile<T, Tile, Vector>(inputs, acts_grad, weights, conv, int(blockIdx.x) % tiles * Tile::m, int(blockIdx.x) / tiles * Tile::n, 0, {0, 1},
-                                         [&](Sum* weight, const Quad<Sum>& gradient, int count) {
+                                         [&](Sum* weight, const Run<Sum, Tile::run_m>& gradient, int count) {
     const SgdStep<Sum> step{Sum(state.row(0)[state_rates + rate_slot]), momentum, decay, images};
     Sum* const increment = increments.data + (weight - weights.data);
-    Quad<Sum> v = load_piece<Vector, false>(true, increment, count), w = load_piece<Vector, false>(true, weight, count);
+    auto v = load_run<Vector, Tile::run_m>(true, increment, count), w = load_run<Vector, Tile::run_m>(true, weight, count);
 #pragma unroll
-    for (int e = 0; e < quad; ++e) step(gradient.at[e], v.at[e], w.at[e]);
+    for (int e = 0; e < Tile::run_m; ++e) step(gradient.at[e], v.at[e], w.at[e]);
     store_run<Vector>(increment, v, count, false);
     store_run<Vector>(weight, w, count, false);
   });

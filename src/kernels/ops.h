@@ -122,8 +122,8 @@ void fc_backward_weights(Stream, In inputs, In acts_grad, Out weights_grad, Out 
 std::int64_t fc_backward_weights_workspace(Stream, In inputs, In acts_grad, Out weights_grad, Precision precision);
 
 // fc_backward_weights and, with the gradient that it overwrites, sgd_update in one, to the bit: the gradient is not kept.
-void fc_backward_update(Stream, In inputs, In acts_grad, In state, Out increments, Out weights, Out workspace, int rate_slot, double momentum, double decay, int images);
-std::int64_t fc_backward_update_workspace(Stream, In inputs, In acts_grad, In state, Out increments, Out weights, int rate_slot, double momentum, double decay, int images);
+void fc_backward_update(Stream, In inputs, In acts_grad, In state, Out increments, Out weights, Out workspace, Precision precision, int rate_slot, double momentum, double decay, int images);
+std::int64_t fc_backward_update_workspace(Stream, In inputs, In acts_grad, In state, Out increments, Out weights, Precision precision, int rate_slot, double momentum, double decay, int images);
 
 // ---- biases ----------------------------------------------------------------------------------------
 

@@ -24,16 +24,16 @@ constexpr int piece = sizeof(T) == 2 ? 8 : 4;
 template <class T>
 using Piece = Run<T, piece<T>>;
 
-// The first `count` elements at `source`, zeros after them; nothing is read unless `inside`. Vector: the whole piece is
+// The first `count` elements at `source`, zeros after them; nothing is read unless `inside`. Vector: the whole run is
 // there, `source` is aligned to it, and what is after `count` may be anything unless `Masked`.
-template <bool Vector, bool Masked, class T>
-__device__ Piece<T> load_piece(bool inside, const T* source, int count) {
-  Piece<T> values{};
+template <bool Vector, int size, bool Masked = false, class T>
+__device__ Run<T, size> load_run(bool inside, const T* source, int count) {
+  Run<T, size> values{};
   if constexpr (Vector) {
-    if (inside) values = *reinterpret_cast<const Piece<T>*>(source);
+    if (inside) values = *reinterpret_cast<const Run<T, size>*>(source);
   }
 #pragma unroll
-  for (int e = 0; e < piece<T>; ++e) {
+  for (int e = 0; e < size; ++e) {
     if constexpr (!Vector) {
       if (inside && e < count) values.at[e] = source[e];
     } else if constexpr (Masked) {
@@ -42,6 +42,8 @@ __device__ Piece<T> load_piece(bool inside, const T* source, int count) {
   }
   return values;
 }
+template <bool Vector, bool Masked, class T>
+__device__ Piece<T> load_piece(bool inside, const T* source, int count) { return load_run<Vector, piece<T>, Masked>(inside, source, count); }
 
 // ---- element-wise kernels -----------------------------------------------------------------------------------
 //

@@ -413,13 +413,13 @@ void fc_backward_weights(Stream stream, In inputs, In acts_grad, Out weights_gra
 }
 
 std::int64_t fc_backward_update_workspace(Stream stream, In inputs, In acts_grad, In, Out,
-                                          Out weights, int, double, double, int) {
+                                          Out weights, Precision, int, double, double, int) {
   return fc_backward_weights_workspace(stream, inputs, acts_grad, weights, {});
 }
 
 void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out increments,
-                        Out weights, Out workspace, int rate_slot, double momentum, double decay,
-                        int images) {
+                        Out weights, Out workspace, Precision, int rate_slot, double momentum,
+                        double decay, int images) {
   const FcProblem problem = fc_problem(__func__, inputs, weights, acts_grad);
   checks::sgd_update(state, as_in(weights), increments, weights, rate_slot, images);
   check_workspace(__func__, workspace,
