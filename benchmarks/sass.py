@@ -138,7 +138,7 @@ def parse(arch: str, disassembly: str, usage: str, elf: str) -> list[Kernel]:
                 kernel.labels[label[1]] = len(kernel.code)
             elif instruction := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*)", line):
                 kernel.code.append(Instruction(instruction[1], instruction[2]))
-    for name, attributes in re.findall(r"^\.nv\.info\.(\S+)\n((?:[ \t].*\n)*)", elf, re.M):
+    for name, attributes in re.findall(r"^\.nv\.info\.(\S+)\n((?:(?:[ \t].*)?\n)*)", elf, re.M):  # targets of indirect branches end with an empty line
         if bounds := re.search(r"EIATTR_MAX_THREADS\n.*\n\s*Value:\s*(0x[0-9a-f]+) (0x[0-9a-f]+) (0x[0-9a-f]+)", attributes):
             x, y, z = (int(number, 16) for number in bounds.groups())
             kernels[name].threads = x * y * z

@@ -67,6 +67,13 @@ ELF = f"""
 \tAttribute:\tEIATTR_CUDA_API_VERSION
 \tFormat:\tEIFMT_SVAL
 \tValue:\t0x82
+\t<0xf>
+\tAttribute:\tEIATTR_INDIRECT_BRANCH_TARGETS
+\tFormat:\tEIFMT_SVAL
+\tValue:\t
+\t\tOffset of Indirect Branch: 0x9d20\t Number of targets: 2
+\t\tTargets: 0x9ef0 0x9e40
+
 \t<0x10>
 \tAttribute:\tEIATTR_MAX_THREADS
 \tFormat:\tEIFMT_SVAL

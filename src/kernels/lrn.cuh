@@ -98,10 +98,12 @@ __device__ void store_gradient(const Images<T>& inputs_grad, T& target, const Co
   if (relu) target = relu_gradient<Computed<T>>(target, input);
 }
 
-// The same of the gradient: the power of a denominator is computed once, not for every window that it is in.
+// The same of the gradient: the power of a denominator is computed once, not for every window that it is in. In float64 as
+// few blocks as fit: left to itself the compiler makes room for a third on sm_100, and spills. 0 leaves it to itself.
 template <int size, bool three_quarters, class T>
-__global__ void __launch_bounds__(rows_threads) lrn_sliding_backward_kernel(Images<const T> inputs, Images<const Computed<T>> denoms, Images<const T> acts_grad,
-                                                                            Images<T> inputs_grad, int channels_each, Computed<T> scale, Computed<T> power, bool relu) {
+__global__ void __launch_bounds__(rows_threads, sizeof(T) <= 4 ? 0 : 1)
+lrn_sliding_backward_kernel(Images<const T> inputs, Images<const Computed<T>> denoms, Images<const T> acts_grad, Images<T> inputs_grad, int channels_each,
+                            Computed<T> scale, Computed<T> power, bool relu) {
   const Place place = this_place();
   if (place.row >= sliding_rows(inputs, channels_each) || place.n >= inputs.images) return;
   const auto [first, end, y, x, n] = slide_at(inputs, place, channels_each);
