@@ -20,7 +20,7 @@ from . import arrays
 from .arrays import Memory, Stream, View
 from .backends import BACKENDS, Tensor, choose_backend, cuda_problem, load_module
 from .errors import NoSuchDevice
-from .passes import ELEMENTWISE
+from .passes import ACTIVITIES, ELEMENTWISE, NARROW
 
 Shape = tuple[int, ...]
 
@@ -168,12 +168,13 @@ class Op:
         stream = self._stream(given, outs)
         inputs = {n: self._view(n, given[n], stream) for n in self.inputs}
         outputs = {n: self._view(n, array, stream, written=True) for n, array in outs.items() if array is not None}
-        dtype = self._dtype(inputs | outputs)
+        activities, others = self._dtypes(inputs | outputs)
         self._check_overlaps(inputs, outputs)
         for name in self.outputs:
             if name not in outputs:
                 shape = self._shape(given, inputs, scalars)
-                array = arrays.empty_like(inputs[self.arrays[0]], shape, DTYPES.get(name, dtype), self.library.module, stream.device)
+                dtype = DTYPES.get(name, activities if name in ACTIVITIES else others)
+                array = arrays.empty_like(inputs[self.arrays[0]], shape, dtype, self.library.module, stream.device)
                 outputs[name] = self._view(name, array, stream, written=True)
         self._run(stream, inputs, {n: outputs[n] for n in self.outputs}, scalars, bool(given.get("add")))
         results = [outputs[n].array for n in self.outputs]
@@ -272,8 +273,14 @@ class Op:
         except ValueError as error:
             raise ValueError(f"{self.name}: {name}: {error}") from error
 
-    def _dtype(self, views: dict[str, View]) -> str:
-        """The floating type of the call."""
+    def _dtypes(self, views: dict[str, View]) -> tuple[str, str]:
+        """The floating types of the call: of its activities, and of all else."""
+        if self.name in NARROW and any(found.dtype == "bfloat16" and name in ACTIVITIES for name, found in views.items()):
+            for name, found in views.items():
+                allowed = ["float32"] * (name not in ACTIVITIES or name == "filters" or self.name == "scaled_copy") + ["bfloat16"] * (name in ACTIVITIES)
+                if found.dtype not in ([DTYPES[name]] if name in DTYPES else allowed):
+                    raise ValueError(f"{name} is {found.dtype}, expected {DTYPES.get(name, ' or '.join(allowed))} beside activities in bfloat16")
+            return "bfloat16", "float32"
         first = None
         for name, found in views.items():
             if name in DTYPES:
@@ -284,7 +291,7 @@ class Op:
             elif first and found.dtype != views[first].dtype:
                 raise ValueError(f"{name} is {found.dtype}, expected {views[first].dtype} like {first}")
             first = first or (name if name not in DTYPES else None)
-        return views[first].dtype if first else "float32"
+        return (views[first].dtype if first else "float32",) * 2
 
     def _shape(self, given: dict[str, Any], inputs: dict[str, View], scalars: dict) -> Shape:
         if given.get("shape") is not None:

@@ -1,6 +1,7 @@
 """convnet.ops: the functions of ops.h on arrays. Arrays on a GPU are played by the host backend and stand-ins."""
 from __future__ import annotations
 
+import ctypes
 import doctest
 import importlib
 import inspect
@@ -17,7 +18,7 @@ import pytest
 import convnet
 import ops as cases_of_ops
 from convnet import arrays, gpuarray
-from convnet.backends import Device, Tensor, cuda_problem, host_view, load_module
+from convnet.backends import Device, Tensor, cuda_problem, decoded, encoded, host_view, load_module
 from convnet.errors import NoSuchDevice
 from convnet.library import Library
 from ops import Case, normal
@@ -312,7 +313,18 @@ class TorchTensor:
         return TorchTensor(self.values.copy(), self.device)
 
 
-TorchTensor.__module__ = "torch._tensor"
+class Bfloat16Tensor(TorchTensor):
+    """Of bfloat16: `values` are the upper halves of float32."""
+
+    def __dlpack__(self, stream=None):
+        capsule = super().__dlpack__(stream)
+        pointer = ctypes.pythonapi.PyCapsule_GetPointer
+        pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+        arrays.DLTensor.from_address(pointer(capsule, b"dltensor")).code = 4
+        return capsule
+
+
+TorchTensor.__module__ = Bfloat16Tensor.__module__ = "torch._tensor"
 
 
 @pytest.fixture
@@ -464,6 +476,41 @@ def test_a_gpuarray_is_answered_with_one_of_its_allocator(gpu, pycuda, x):
     acts = gpu.neuron_forward(array, neuron="relu")
     assert isinstance(acts, GPUArray) and (acts.values == relu(x)).all()
     assert acts.allocator is array.allocator
+
+
+@pytest.fixture
+def bfloat16(monkeypatch):
+    """The ops of a "GPU" that takes bfloat16, and a torch that has it."""
+    fake = types.ModuleType("torch")
+    fake.float32, fake.bfloat16 = "float32", "uint16"
+    fake.empty = lambda shape, dtype, device: (Bfloat16Tensor if dtype == "uint16" else TorchTensor)(np.empty(shape, dtype), device)
+    fake.cuda = types.SimpleNamespace(current_stream=lambda device: types.SimpleNamespace(cuda_stream=0))
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    return Library(load_module("simt"), "cuda", 0), lambda values: Bfloat16Tensor(encoded(values, "bfloat16"))
+
+
+def test_activities_of_bfloat16_beside_weights_of_float32(bfloat16):
+    ops, stored = bfloat16
+    images, filters = np.arange(3 * 4 * 4 * 8).reshape(3, 4, 4, 8) % 7 - 3.0, np.arange(3 * 2 * 2 * 5).reshape(3, 2, 2, 5) % 5 - 2.0
+    right = convnet.ops("simt").conv_forward(images.astype(np.float32), filters.astype(np.float32))
+    for given in (TorchTensor(filters.astype(np.float32)), stored(filters)):
+        acts = ops.conv_forward(stored(images), given)
+        assert isinstance(acts, Bfloat16Tensor) and (decoded(acts.values, "bfloat16") == right).all()
+    gradient = ops.conv_backward_filters(stored(images), acts, shape=filters.shape)
+    assert type(gradient) is TorchTensor and gradient.values.dtype == np.float32
+    wide = TorchTensor(np.empty(right.shape, np.float32))
+    assert ops.scaled_copy(acts, out=wide, factor=1.0) is wide and (wide.values == right).all()
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda ops, x, w: ops.softmax_forward(x), "softmax_forward: inputs is bfloat16, expected float32 or float64"),
+    (lambda ops, x, w: ops.neuron_backward(x, w, neuron="relu"), "neuron_backward: acts_grad is float32, expected bfloat16 beside activities in bfloat16"),
+    (lambda ops, x, w: ops.fc_forward(x, x), "fc_forward: weights is bfloat16, expected float32 beside activities in bfloat16"),
+], ids=["softmax", "another type", "weights of fc"])
+def test_where_bfloat16_cannot_be_the_message_says_what_can(bfloat16, call, message):
+    ops, stored = bfloat16
+    with pytest.raises(ValueError, match=message):
+        call(ops, stored(np.ones((8, 8))), TorchTensor(np.ones((8, 8), np.float32)))
 
 
 def test_a_gpuarray_of_another_context_is_refused(gpu, pycuda):
