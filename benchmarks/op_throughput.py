@@ -26,6 +26,7 @@ from environment import ROOT, machine, run_through_go
 from timing import seconds_of, spread
 
 PAUSE = 0.02  # seconds between turns: PyTorch's idle threads spin for 8 ms before they sleep
+PRODUCTS, STORED = ("conv_", "fc_"), ("lrn", "max_pool", "avg_pool", "relu", "dropout")  # ops that are told a precision, and others whose activities may be bfloat16
 WORTHWHILE = 1.3  # ways of the peer that took that much longer than the fastest at first are not tried again
 
 
@@ -39,7 +40,7 @@ def parse_arguments(ops: str) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=9, help="turns of which the median is taken (9)")
     parser.add_argument("--cpu-time", action="store_true", help="with --threads 1 on the CPU: processor time, which others on the machine disturb less")
     parser.add_argument("--precision", choices=["exact", "fast", "bf16x3", "tf32", "bf16"], default="exact",
-                        help="the products alone, which may be less than exact, and so may the peer's at tf32 and bf16; what is gained and the errors of both against float64 are printed too")
+                        help="the products alone, which may be less than exact, and so may the peer's at tf32 and bf16; at bf16 also all else that takes activities stored in it; what is gained and the errors of products against float64 are printed too")
     parser.add_argument("--peer", choices=["torch"], help="time this too: as one would write it, and the fastest of the ways that it knows")
     parser.add_argument("--compile", action="store_true", help="let torch.compile be tried too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions, command and all timings")
@@ -93,7 +94,7 @@ def measure(arguments: argparse.Namespace, backend: str, peer: Peer | None, case
         ours = OurCase(device, case, arguments.images, arguments.precision)
         compares = arguments.precision != "exact"
         exact = OurCase(device, case, arguments.images) if compares else None
-        errors = rounding(device, case, arguments.images, arguments.precision) if compares else {}
+        errors = rounding(device, case, arguments.images, arguments.precision) if compares and case.op.startswith(PRODUCTS) else {}
         done = device.ops.run_multiply_adds(device, "float32")
         turns = {"ours": lambda: seconds_of(ours, device.synchronize, clock),
                  "peak": lambda: seconds_of(lambda: device.ops.run_multiply_adds(device, "float32"), device.synchronize, clock)}
@@ -130,7 +131,7 @@ def line_of(row: dict) -> str:
     text = f"{row['layer']:14} {row['op']:21} {row['seconds'] * 1e3:9.3f} {row['spread']:6.1%} {row['bytes'] / row['seconds'] / 1e9:7.1f} "
     text += f"{row['flops'] / row['seconds'] / 1e9:8.1f} {row['share']:7.1%}" if row["flops"] else f"{'':16}"
     if "gain" in row:
-        exact, *others = (f"{error:9.1e}" for error in row["errors"].values())
+        exact, *others = [f"{error:9.1e}" for error in row["errors"].values()] or [" " * 9] * 4
         text += f" {row['gain']:6.2f} {exact} {others[0]} {others[1]:>10} {others[2]}"
     if "best" in row:
         text += f" {row['ratios']['as written']:8.2f} {row['ratios']['best']:6.2f}  {row['best']}"
@@ -189,7 +190,8 @@ def main(ops: str = "") -> int:
         print(error, file=sys.stderr)
         return 69
     if arguments.precision != "exact":
-        chosen = [case for case in chosen if case.op.startswith("conv_" if arguments.precision == "fast" else ("conv_", "fc_"))]
+        stored = PRODUCTS + STORED if arguments.precision == "bf16" and not module.startswith("host") else PRODUCTS
+        chosen = [case for case in chosen if case.op.startswith("conv_" if arguments.precision == "fast" else stored)]
     if arguments.cpu_time and (backend == "cuda" or arguments.threads != 1):
         print("--cpu-time: expected --backend host or simt, and --threads 1", file=sys.stderr)
         return 2

@@ -16,7 +16,7 @@ RATE_SLOT, STATE = 0, np.array([1.0, 1.0, 1e-6])  # step, all is finite, a learn
 class OurCase:
     """The calls of a case in the memory of a device. nbytes: of all tensors that they read and write; written: by the last call.
 
-    precision: of a product; at bf16 its activities are stored so, as a net's are; `of` is applied to the random numbers.
+    precision: of a product; at bf16 activities are stored so, as a net's are; `of` is applied to the random numbers.
     """
 
     def __init__(self, device: Device, case: Case, images: int, precision: str = "exact", dtype: str = "float32", of: Callable = np.asarray):
@@ -50,11 +50,12 @@ class OurCase:
 
     def _product(self, shapes: dict[str, tuple[int, ...]], reads: tuple[str, ...], **scalars: object) -> None:
         written = next(name for name in shapes if name not in reads)
-        tensors = {name: self._tensor(*shape, dtype=self._stored if name in ACTIVITIES else self.dtype) for name, shape in shapes.items()}
+        tensors = {name: (self._activity if name in ACTIVITIES else self._tensor)(*shape) for name, shape in shapes.items()}
         self._op(self.case.op, [tensors[name] for name in reads], [tensors[written]], **scalars)
 
     def _lrn(self) -> None:
-        x, denoms, acts, acts_grad, x_grad = self._likes(5)
+        x, acts, acts_grad, x_grad = self._likes(4)
+        denoms = self._tensor(*x.shape)
         words = {"size": self.case.settings["size"], "scale": 1e-4 / self.case.settings["size"], "power": 0.75}
         self._op("lrn_forward", [x], [denoms, acts], bias=2.0, **words)
         self._op("lrn_backward", [x, denoms, acts_grad], [x_grad], **words)
@@ -63,7 +64,7 @@ class OurCase:
         x, x_grad = self._likes(2)
         settings = self.case.settings
         window = {"stride": settings["stride"], "start": 0}
-        acts, acts_grad = (self._tensor(*self.device.ops.pool_shape(x.shape, size=settings["pool_size"], **window)) for _ in range(2))
+        acts, acts_grad = (self._activity(*self.device.ops.pool_shape(x.shape, size=settings["pool_size"], **window)) for _ in range(2))
         words = {**settings, **window, "scale": 1e-4 / settings["size"], "power": 0.75, "bias": 2.0}
         self._op("lrn_max_pool_forward", [x], [acts], **words)
         self._op("lrn_max_pool_backward", [x, acts, acts_grad], [x_grad], **words)
@@ -71,14 +72,14 @@ class OurCase:
     def _max_pool(self) -> None:
         x, x_grad = self._likes(2)
         window = {**self.case.settings, "start": 0}
-        acts, acts_grad = (self._tensor(*self.device.ops.pool_shape(x.shape, **window)) for _ in range(2))
+        acts, acts_grad = (self._activity(*self.device.ops.pool_shape(x.shape, **window)) for _ in range(2))
         self._op("max_pool_forward", [x], [acts], **window)
         self._op("max_pool_backward", [x, acts, acts_grad], [x_grad], **window)
 
     def _avg_pool(self) -> None:
         x, x_grad = self._likes(2)
         window = {**self.case.settings, "start": 0}
-        acts, acts_grad = (self._tensor(*self.device.ops.pool_shape(x.shape, **window)) for _ in range(2))
+        acts, acts_grad = (self._activity(*self.device.ops.pool_shape(x.shape, **window)) for _ in range(2))
         self._op("avg_pool_forward", [x], [acts], **window)
         self._op("avg_pool_backward", [acts_grad], [x_grad], **window)
 
@@ -120,8 +121,11 @@ class OurCase:
         return tensor
 
     def _likes(self, count: int) -> list[Tensor]:
-        """Tensors of the shape of the case's inputs."""
-        return [self._tensor(*self.case.shape, self.images) for _ in range(count)]
+        """Activities of the shape of the case's inputs."""
+        return [self._activity(*self.case.shape, self.images) for _ in range(count)]
+
+    def _activity(self, *shape: int) -> Tensor:
+        return self._tensor(*shape, dtype=self._stored)
 
     def _state(self) -> Tensor:
         state = self.device.tensor(STATE.shape, "float64")

@@ -58,7 +58,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def operand(self, *shape: int, layout: str = "NCHW") -> Tensor:
-        """Of a product."""
+        """Of a product; at bf16 also of what is no product."""
         return self.tensor(*shape, layout=layout).to(self.operands)
 
     def tensor(self, *shape: int, layout: str = "NCHW") -> Tensor:
@@ -121,21 +121,22 @@ class Bench:
 
     def lrn(self, case: dict) -> Iterator[tuple[str, Call]]:
         layer = SimpleNamespace(size=case["settings"]["size"], scale=1e-4, pow=0.75, min_div=2.0)
+        dtype = self.operands if self.device == "cuda" else torch.float32  # the CPU's avg_pool3d knows no bfloat16
         for form, layout in itertools.product(("module", "band", "shifts"), FORMATS):
-            norm = Norm(layer, case["shape"][0], 1, form).to(self.device)
+            norm = Norm(layer, case["shape"][0], 1, form).to(self.device, dtype)
             if case["op"] == "lrn_max_pool":
                 norm = nn.Sequential(norm, nn.MaxPool2d(case["settings"]["pool_size"], case["settings"]["stride"], ceil_mode=True))
-            yield from self.both(f"{layout}, {form}", norm, self.tensor(self.images, *case["shape"], layout=layout))
+            yield from self.both(f"{layout}, {form}", norm, self.tensor(self.images, *case["shape"], layout=layout).to(dtype))
 
     def pool(self, case: dict) -> Iterator[tuple[str, Call]]:
         size, stride = case["settings"]["size"], case["settings"]["stride"]
         module = (nn.MaxPool2d if case["op"] == "max_pool" else nn.AvgPool2d)(size, stride, ceil_mode=True)
         for layout in FORMATS:
-            yield from self.both(layout, module, self.tensor(self.images, *case["shape"], layout=layout))
+            yield from self.both(layout, module, self.operand(self.images, *case["shape"], layout=layout))
 
     def relu(self, case: dict) -> Iterator[tuple[str, Call]]:
         for layout in FORMATS:
-            x = self.tensor(self.images, *case["shape"], layout=layout)
+            x = self.operand(self.images, *case["shape"], layout=layout)
             yield from self.both(layout, F.relu, x)
             values, grad = torch.randn_like(x), torch.randn_like(x)
 
@@ -147,7 +148,7 @@ class Bench:
             yield f"{layout}, in place", run
 
     def dropout(self, case: dict) -> Iterator[tuple[str, Call]]:
-        yield from self.both("F.dropout", F.dropout, self.tensor(self.images, case["shape"][0]))
+        yield from self.both("F.dropout", F.dropout, self.operand(self.images, case["shape"][0]))
 
     def softmax_cost(self, case: dict) -> Iterator[tuple[str, Call]]:
         labels = torch.arange(self.images, device=self.device) % case["shape"][0]
