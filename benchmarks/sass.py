@@ -165,7 +165,7 @@ def add_launches(kernels: list[Kernel], log: str) -> None:
     for line in log.splitlines():
         name, _, block, dynamic = line.split("\t")
         threads = prod(map(int, re.findall(r"\d+", block)))
-        for key in (name, name.partition("<")[0]):  # values of an enum are numbers here, and names there
+        for key in (name, name.partition("<")[0]) if "::" in name else (name,):  # values of an enum are numbers here, and names there
             most = launches.get(key, (0, 0))
             launches[key] = max(most[0], threads), max(most[1], int(dynamic))
     for kernel in kernels:

@@ -114,7 +114,7 @@ def test_names_are_those_of_the_source(name, readable):
 
 def test_launches_are_those_of_the_very_kernel_where_names_agree():
     small, large = (sound(name=f"conv_kernel<float, Tile<{m}, 32, 4, 4>, true>") for m in (32, 64))
-    neuron, unknown = sound(name="neuron_kernel<3, float>"), sound(name="sgd_kernel<float>")
+    neuron, unknown = sound(name="neuron_kernel<3, float>"), sound(name="conv_kernel<float, Tile<64, 32, 4, 4>, false>")
     log = [(small.name, "(2,1,1)", "(64,1,1)", "0"), (large.name, "(1,1,1)", "(128,1,1)", "512"), (small.name, "(1,1,1)", "(32,1,1)", "0"),
            ("neuron_kernel<Neuron::relu, float>", "(9,1,1)", "(32,8,1)", "0")]
     sass.add_launches([small, large, neuron, unknown], "".join("\t".join(line) + "\n" for line in log))

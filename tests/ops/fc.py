@@ -73,6 +73,7 @@ def cases(name, inputs, acts, exact=False, check=False):
     ]
 
 
+IN_PARTS = [cases("65-images-inputs-in-parts", (600, 65), (40, 65), exact=True), cases("65-images-outputs-in-parts", (40, 65), (600, 65), exact=True)]
 CASES = [case for group in (
     cases("one-of-everything", (1, 1), (1, 1)),
     cases("1-image", (17, 1), (7, 1)),
@@ -98,10 +99,11 @@ CASES = [case for group in (
     cases("1-image-2000-inputs", (2000, 1), (50, 1), exact=True),
     cases("64-images-2-parts", (600, 64), (64, 64), exact=True),
     cases("over-a-tile", (70, 65), (130, 65)),
+    *IN_PARTS,
     cases("300-images", (35, 300), (37, 300), exact=True),
     cases("gradient", (5, 3), (4, 3), check=True),
     cases("gradient-pixels", (3, 2, 3, 5), (7, 5), check=True),
 ) for case in group]
 CASES += [update_case("whole-tiles-of-outputs", integers(70, 4, seed=1), integers(64, 4, seed=2), exact=True)]
 CASES += [update_case("not-finite-changes-nothing", integers(7, 3), integers(17, 3), exact=True, state=(3, 0, 0.5))]
-CASES += [at_precision(case, precision) for precision in ROUNDED for case in cases("tensor-cores", (70, 65), (130, 65))]
+CASES += [at_precision(case, precision) for precision in ROUNDED for group in (cases("tensor-cores", (70, 65), (130, 65)), *IN_PARTS) for case in group]

@@ -86,6 +86,7 @@ CASES = [case for group in (
     cases("channels-over-a-tile", (70, 3, 3, 20), (6, 2, 2)),
     cases("blocks-of-inputs-and-outputs", (120, 3, 3, 36), (130, 3, 3), exact=True),
     cases("products-in-several-parts", (200, 3, 2, 4), (40, 3, 2)),
+    cases("65-images-in-parts", (64, 3, 3, 65), (64, 3, 3), exact=True),
     cases("channels-and-rows-of-whole-tiles", (32, 3, 3, 4), (33, 2, 2), exact=True),
     cases("tall-filters", (2, 11, 3, 4), (3, 7, 1), padding=1),
     cases("filters-as-large-as-the-images", (6, 4, 5, 9), (10, 4, 5)),
