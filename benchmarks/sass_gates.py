@@ -25,7 +25,7 @@ SHARES = {(64, 128, 8, 8): 0.80, (32, 128, 8, 8): 0.75, (32, 32, 4, 4): 0.58}
 # Those of mma_tile.cuh, and what their operands become; of activities that are stored in bfloat16, with filters that are too, or not.
 MMA = r"^(conv|fc)_\w+_kernel<(float|bfloat16), MmaTile<.*>, true(, \w+)*>$"
 MMA_SHARES = {"Tf32": 0.12, "Bf16": 0.10, "Bf16x3": 0.13}
-STORED_SHARE, STORED_BESIDE_FLOAT = 0.19, 0.15
+STORED_SHARE, STORED_BESIDE_FLOAT = 0.17, 0.14
 
 # The element-wise kernels of runs.cuh, where a thread has several neighbours.
 RUNS = r"^(neuron_\w+_kernel<\w+|scaled_copy_kernel<)(, )?[48], "

@@ -36,7 +36,7 @@ from convnet.graph import Graph  # noqa: E402
 from convnet.net import DataSpec, Net  # noqa: E402
 from convnet.options import Options, read_options_section  # noqa: E402
 from convnet.recorder import Step  # noqa: E402
-from convnet.tiles import ALLOWED, EXACT_TILES, PRECISIONS, key_of, own_file, read_lines  # noqa: E402
+from convnet.tiles import ALLOWED, PRECISIONS, TILES, key_of, own_file, read_lines  # noqa: E402
 
 MODELS = ROOT / "convnet" / "models"
 NETS = {MODELS / "alexnet": "dummy:3x224x224", MODELS / "alexnet-one-gpu": "dummy:3x224x224", MODELS / "cifar-quick": "dummy:3x32x32"}
@@ -93,7 +93,7 @@ def ways_of(key: tuple, rule: Way) -> list[Way]:
     """The rule's, and all others that may be faster."""
     _, precision, m, n, groups, units, unit = key
     parts = [p for p in PARTS if p == 1 or (p <= units and p * LEAST_WORK <= units * unit and p * m * n * groups <= MOST_SUMS)]
-    return list(dict.fromkeys([rule, *((tile, p) for tile in EXACT_TILES + ("mma",) * (precision != "exact") for p in parts)]))
+    return list(dict.fromkeys([rule, *((tile, p) for tile in TILES[precision] for p in parts)]))
 
 
 def measure(backend: str, key: tuple, step: Step, rule: Way, repeats: int) -> dict:

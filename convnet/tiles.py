@@ -22,6 +22,7 @@ from .errors import DataError, MissingInput
 SHIPPED = Path(__file__).parent / "measured"  # ARCHITECTURE.json: none yet
 PRECISIONS = ("exact", "bf16x3", "tf32", "bf16")
 EXACT_TILES = ("large", "wide", "small")
+TILES = {"exact": EXACT_TILES, **dict.fromkeys(("bf16x3", "tf32"), (*EXACT_TILES, "mma")), "bf16": (*EXACT_TILES, "mma", "mma_wide")}  # by precision
 SIZES = ("m", "n", "groups", "units", "unit")
 ALLOWED = {"op": ("conv_forward", "conv_backward_data", "conv_backward_filters", "local_forward", "local_backward_data", "local_backward_weights"),
            "precision": PRECISIONS, **dict.fromkeys(SIZES, range(1, 2**63))}
@@ -82,7 +83,7 @@ def read_lines(path: Path) -> list[dict]:
         where = f"{path}: line {number} of \"lines\""
         for name, allowed in ALLOWED.items():
             check(where, name, line.get(name), allowed)
-        check(where, "tile", line.get("tile"), EXACT_TILES + ("mma",) * (line["precision"] != "exact"))
+        check(where, "tile", line.get("tile"), TILES[line["precision"]])
         check(where, "parts", line.get("parts"), range(1, min(line["units"], MOST_PARTS) + 1))
         if (before := first.setdefault(key_of(line), number)) != number:
             raise DataError(f"{where}: of the product of line {before}, expected each once; {MEND}")

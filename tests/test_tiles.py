@@ -10,9 +10,11 @@ import pytest
 from conftest import AVAILABLE
 from convnet.backends import Device, load_module
 from convnet.passes import PRECISE
+from convnet.tiles import TILES as TILES_OF
 from guarded import call
 from ops import ROUNDED, at_precision, conv, fc, local
 from small_nets import around, arrays_for, small_net
+from test_bfloat16 import check as check_stored, of_stored
 from test_ops import check as check_value
 
 TILES = {"small": ("Tile<32, 32, 4, 4>", 32, 32, 64, 512), "wide": ("Tile<32, 128, 8, 8>", 32, 128, 64, 512), "large": ("Tile<64, 128, 8, 8>", 64, 128, 128, 512),
@@ -39,10 +41,10 @@ def launches(request, tmp_path, monkeypatch):
     path = tmp_path / "launches"
     monkeypatch.setenv("SIMT_LAUNCHES", str(path))
 
-    def run(op, reads, writes, **scalars):
+    def run(op, reads, writes, dtype="float32", **scalars):
         path.write_text("")
         with Device(request.param) as device:
-            tensors = [device.tensor(shape, "float32") for shape in (*reads, writes)]
+            tensors = [device.tensor(shape, dtype) for shape in (*reads, writes)]
             for tensor in tensors:
                 device.upload(tensor, np.zeros(tensor.shape, np.float32))
             workspace = device.tensor((max(1, getattr(device.ops, f"{op}_workspace")(device, *tensors, **scalars)),), "uint8")
@@ -175,12 +177,12 @@ FORCED = [*conv.cases("odd", (9, 5, 6, 10), (70, 3, 2), stride=2, padding=1, exa
           *local.cases("odd", (9, 3, 4, 66), (70, 2, 2), padding=1, exact=True), *local.cases("groups", (6, 3, 3, 5), (10, 3, 3), groups=2)]
 
 
-def key_of(device, case):
+def key_of(device, case, piece=4):
     """Of the product that the case is; it has been called."""
     if case.op != "fc_backward_update":
         return device.ops.last_tile()[0]
     (inputs, images), (outputs, _) = (array.shape for array in list(case.inputs.values())[:2])
-    return ("conv_backward_filters", case.scalars.get("precision", "exact"), outputs, inputs, 1, 1, ceil_div(images, 4) * 4)
+    return ("conv_backward_filters", case.scalars.get("precision", "exact"), outputs, inputs, 1, 1, ceil_div(images, piece) * piece)
 
 
 @pytest.mark.parametrize("backend", KERNELS)
@@ -192,11 +194,37 @@ def test_every_tile_and_number_of_parts_gives_the_right_values(backend, case):
             call(device, asked, "float32")
             key = key_of(device, asked)
             assert key[1] == precision
-            for tile in ("large", "wide", "small") if precision == "exact" else ("small", "mma"):
+            for tile in TILES_OF["exact"] if precision == "exact" else ("small", *TILES_OF[precision][3:]):
                 for parts in {parts for parts in (1, 2, 5, key[5]) if parts <= key[5]} if precision in ("exact", "bf16x3") else {min(3, key[5])}:
                     device.ops.set_tiles({key: (tile, parts)})
                     check_value(asked, "float32", call(device, asked, "float32"))
                     assert case.op == "fc_backward_update" or device.ops.last_tile() == (key, (tile, parts))
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("case", [case for case in FORCED if case.op in PRECISE], ids=lambda case: case.id)
+def test_so_does_every_tile_of_activities_in_bfloat16(backend, case):
+    with Device(backend, threads=2) as device:
+        asked, _ = of_stored(at_precision(case, "bf16"))
+        call(device, asked, "bfloat16")
+        key = key_of(device, asked, piece=8)
+        for tile in TILES_OF["bf16"]:
+            for parts in {1, min(3, key[5])}:
+                device.ops.set_tiles({key: (tile, parts)})
+                check_stored(asked, call(device, asked, "bfloat16"))
+                assert case.op == "fc_backward_update" or device.ops.last_tile() == (key, (tile, parts))
+
+
+@pytest.mark.parametrize(("filters", "images", "tile"), [
+    (192, 136, "64, 256"), (48, 136, "64, 256"), (64, 136, "64, 256"), (128, 136, "128, 128"), (96, 136, "128, 128"), (320, 136, "128, 128"), (448, 136, "128, 128"),
+    (192, 128, "128, 128"), (33, 129, "64, 256"),
+])
+def test_activities_in_bfloat16_take_the_tile_on_tensor_cores_that_wastes_least(launches, filters, images, tile):
+    shapes = [(8, 1, 1, images), (8, 1, 1, filters)], (filters, 1, 1, images)
+    kernel, grid, _, shared = launches("conv_forward", *shapes, "bfloat16", stride=1, padding=0, groups=1, precision="bf16")[0]
+    m, n = map(int, tile.split(", "))
+    assert f"<bfloat16, MmaTile<Bf16, {tile}, 64, 64, 4, 2>, true, bfloat16, bfloat16>" in kernel
+    assert grid == (ceil_div(filters, m) * ceil_div(ceil_div(images, 8) * 8, n), 1, 1) and shared == 4 * 16 * (m + n + 16) * 2
 
 
 NET = around("type=conv\nfilters=8\nfilterSize=3\npadding=1\ninitW=0.3")

@@ -13,7 +13,7 @@ from convnet.arrays import Stream
 from convnet.backends import Tensor, load_module, tile_table
 from convnet.cli import info
 from convnet.errors import DataError, MissingInput
-from convnet.tiles import TileTable, own_file, read_tiles, table_for
+from convnet.tiles import TILES, TileTable, own_file, read_tiles, table_for
 from small_nets import DATA, LABELS
 from workplace import events
 
@@ -163,7 +163,7 @@ def test_the_rules_way_comes_first_and_no_part_is_without_work(precision):
     key = ("conv_forward", precision, 64, 128, 1, 6, 100)
     ways = tune.ways_of(key, ("small", 5))
     assert ways[0] == ("small", 5) and len(ways) == len(set(ways))
-    assert set(ways[1:]) == {(tile, parts) for tile in ("large", "wide", "small", "mma")[: 3 + (precision == "tf32")] for parts in (1, 2, 3, 4, 6)}
+    assert set(ways[1:]) == {(tile, parts) for tile in TILES[precision] for parts in (1, 2, 3, 4, 6)}
     assert {parts for _, parts in tune.ways_of((*key[:5], 6, 20), ("small", 1))} == {1}  # each part would have too little
     assert {parts for _, parts in tune.ways_of((*key[:2], 2**12, 2**12, 1, 6, 100), ("small", 1))} == {1}  # a GPU is full
 

@@ -44,7 +44,7 @@ void forward(Stream stream, In images, In filters, Out acts, Out workspace, int 
     with_parts<T>(stream, conv.parts, acts, workspace, epilogue_of<Computed<T>>(biases, relu), [&]<class Target>(Images<Target> target, const Epilogue<Computed<T>>& epilogue) {
       with_any_tile<T>(way, is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
         with_filter_type<T>(filters, [&]<class Filter>(Filter) {
-          launch<conv_forward_kernel<T, Tile, Vector::value, Filter, Target>>(grid_of<Tile>(product, conv), stream,
+          launch<conv_forward_kernel<T, Tile, Vector::value, Filter, Target>>(grid_of<Tile, Filter, T>(product, conv), stream,
                  images_of<T>(images), images_of<Filter>(filters), target, conv, epilogue);
         });
       });
@@ -77,7 +77,7 @@ void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad
     with_parts<T>(stream, conv.parts, images_grad, workspace, [&]<class Target>(Images<Target> target) {
       with_any_tile<T>(way, is_vector(filters, acts_grad, images_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
         with_filter_type<T>(filters, [&]<class Filter>(Filter) {
-          launch<conv_backward_data_kernel<T, Tile, Vector::value, Filter, Target>>(grid_of<Tile>(product, conv), stream,
+          launch<conv_backward_data_kernel<T, Tile, Vector::value, Filter, Target>>(grid_of<Tile, Filter, T>(product, conv), stream,
                  images_of<T>(acts_grad), images_of<Filter>(filters), target, int(tiles_over(product.n, Tile::n)), conv);
         });
       });
@@ -95,7 +95,7 @@ void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_g
   WITH_STORED_TYPE(images, [&]<class T>(T) {
     with_parts<Computed<T>>(stream, conv.parts, filters_grad, workspace, [&](Images<Computed<T>> target) {
       with_any_tile<T>(way, is_vector(filters_grad, images, acts_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        launch<conv_backward_filters_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
+        launch<conv_backward_filters_kernel<T, Tile, Vector::value>>(grid_of<Tile, T, T>(product, conv), stream,
                images_of<T>(images), images_of<T>(acts_grad), target, conv);
       });
     });
@@ -119,7 +119,7 @@ std::int64_t conv_backward_data_workspace(Stream stream, In acts_grad, In filter
 std::int64_t conv_backward_filters_workspace(Stream stream, In images, In acts_grad, Out filters_grad, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images, filters_grad, acts_grad);
   CHECK_DTYPE(filters_grad, computed(images.dtype));
-  return parts_bytes(pick_way(stream, filters_grad.dtype, precision, backward_filters_product(filters_grad, acts_grad, groups)).parts, filters_grad);
+  return parts_bytes(pick_way(stream, images.dtype, precision, backward_filters_product(filters_grad, acts_grad, groups)).parts, filters_grad);
 }
 
 }  // namespace convnet

@@ -57,7 +57,7 @@ void fc_backward_update(Stream stream, In inputs, In acts_grad, In state, Out in
     using Sum = Computed<T>;
     with_any_tile<T>(way, is_vector(w, x, g, 1) && is_vectorizable(v), [&]<class Tile, class Vector>(Tile, Vector) {
       const Conv conv{1, 0, 1, 1, 0};
-      launch<fc_backward_update_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream, images_of<T>(x), images_of<T>(g),
+      launch<fc_backward_update_kernel<T, Tile, Vector::value>>(grid_of<Tile, T, T>(product, conv), stream, images_of<T>(x), images_of<T>(g),
              rows_of<double>(state), images_of<Sum>(v), images_of<Sum>(w), conv, rate_slot, Sum(momentum), Sum(decay), Sum(images));
     });
   });

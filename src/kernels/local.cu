@@ -46,7 +46,7 @@ void local_forward(Stream stream, In images, In weights, Out acts, Out workspace
   WITH_STORED_TYPE(images, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, acts, workspace, [&]<class Target>(Images<Target> target) {
       with_tile<T>(way, is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        launch<local_forward_kernel<T, Tile, Vector::value, Target>>(grid_of<Tile>(product, conv), stream,
+        launch<local_forward_kernel<T, Tile, Vector::value, Target>>(grid_of<Tile, T, T>(product, conv), stream,
                images_of<T>(images), images_of<Computed<T>>(filters), target, conv);
       });
     });
@@ -63,7 +63,7 @@ void local_backward_data(Stream stream, In acts_grad, In weights, Out images_gra
   WITH_STORED_TYPE(images_grad, [&]<class T>(T) {
     with_parts<T>(stream, conv.parts, images_grad, workspace, [&]<class Target>(Images<Target> target) {
       with_tile<T>(way, is_vector(filters, acts_grad, images_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        launch<local_backward_data_kernel<T, Tile, Vector::value, Target>>(grid_of<Tile>(product, conv), stream,
+        launch<local_backward_data_kernel<T, Tile, Vector::value, Target>>(grid_of<Tile, T, T>(product, conv), stream,
                images_of<T>(acts_grad), images_of<Computed<T>>(filters), target, conv);
       });
     });
@@ -77,7 +77,7 @@ void local_backward_weights(Stream stream, In images, In acts_grad, Out weights_
   const Conv conv{stride, padding, groups, 1, 0};
   WITH_STORED_TYPE(images, [&]<class T>(T) {
     with_tile<T>(pick_way(product), is_vector(filters_grad, images, acts_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-      launch<local_backward_weights_kernel<T, Tile, Vector::value>>(grid_of<Tile>(product, conv), stream,
+      launch<local_backward_weights_kernel<T, Tile, Vector::value>>(grid_of<Tile, T, T>(product, conv), stream,
              images_of<T>(images), images_of<T>(acts_grad), images_of<Computed<T>>(filters_grad), conv);
     });
   });

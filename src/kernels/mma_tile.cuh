@@ -132,7 +132,12 @@ struct MmaTile {
   static constexpr int run_m = 1, runs_m = WarpM / 8, run_n = 2, runs_n = WarpN / 8;
   static constexpr int warps_n = N / WarpN, threads = 32 * (M / WarpM) * warps_n;
   static constexpr int blocks = Blocks;
-  static constexpr std::size_t shared_bytes = Stages * (RowSlice<float, M>::size + RowSlice<float, N>::size) * sizeof(float);
+  template <class A>
+  static constexpr std::size_t bytes_a = RowSlice<A, M>::size * sizeof(A);  // of a slice; of columns it is less
+  template <class A, class B>
+  static constexpr std::size_t stage_bytes = bytes_a<A> + RowSlice<B, N>::size * sizeof(B);
+  template <class A, class B>
+  static constexpr std::size_t shared_bytes = Stages * stage_bytes<A, B>;
 
   __device__ static int lane() { return int(threadIdx.x) % 32; }
   __device__ static int warp() { return int(threadIdx.x) / 32; }
@@ -276,10 +281,9 @@ struct MmaTile {
     DYN_SMEM(unsigned char, slices);
     using A = typename ShareA::Element;
     using B = typename ShareB::Element;
-    constexpr int bytes_a = RowSlice<A, M>::size * sizeof(A), stage_bytes = bytes_a + RowSlice<B, N>::size * sizeof(B);
     const auto fetch_into = [&](int stage) {
-      ShareA a{reinterpret_cast<A*>(slices + stage * stage_bytes)};
-      ShareB b{reinterpret_cast<B*>(slices + stage * stage_bytes + bytes_a)};
+      ShareA a{reinterpret_cast<A*>(slices + stage * stage_bytes<A, B>)};
+      ShareB b{reinterpret_cast<B*>(slices + stage * stage_bytes<A, B> + bytes_a<A>)};
       fetch(a, b);
       ptx::cp_async_commit();
     };
@@ -289,8 +293,8 @@ struct MmaTile {
       ptx::cp_async_wait<Stages - 2>();
       __syncthreads();  // `now` is there for all threads, and nobody reads the one before it
       fetch_into(now == 0 ? Stages - 1 : now - 1);
-      const unsigned char* const slice = slices + now * stage_bytes;
-      multiply_slice<ShareA, ShareB>(reinterpret_cast<const A*>(slice), reinterpret_cast<const B*>(slice + bytes_a), sums);
+      const unsigned char* const slice = slices + now * stage_bytes<A, B>;
+      multiply_slice<ShareA, ShareB>(reinterpret_cast<const A*>(slice), reinterpret_cast<const B*>(slice + bytes_a<A>), sums);
       now = now == Stages - 1 ? 0 : now + 1;
     }
     ptx::cp_async_wait<0>();

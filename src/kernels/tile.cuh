@@ -76,7 +76,8 @@ struct Tile {
   static constexpr int run_m = quad, runs_m = ThreadM / quad, run_n = quad, runs_n = ThreadN / quad;
   static constexpr int threads_n = N / ThreadN, threads = M / ThreadM * threads_n;
   static constexpr int blocks = threads > 64 ? 3 : 4;  // that should fit on a multiprocessor: what limits the registers
-  static constexpr std::size_t shared_bytes = 0;       // beside what `multiply` declares
+  template <class A, class B>
+  static constexpr std::size_t shared_bytes = 0;  // beside what `multiply` declares
 
   __device__ static int row(int run) { return int(threadIdx.x) / threads_n * quad + run * (M * quad / ThreadM); }
   __device__ static int column(int run) { return int(threadIdx.x) % threads_n * quad + run * (N * quad / ThreadN); }

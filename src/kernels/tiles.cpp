@@ -25,7 +25,8 @@ void set_tiles(const Tiles& tiles) {
     const Precision precision = std::get<1>(key);
     const std::int64_t units = std::get<5>(key);
     CHECK(1 <= parts && parts <= units && parts <= most_parts);
-    CHECK(size != Size::mma || rounds(precision));
+    CHECK(!on_tensor_cores(size) || rounds(precision));
+    CHECK(size != Size::mma_wide || precision == Precision::bf16);
   }
   const std::lock_guard lock(table().mutex);
   table().lines = tiles;
@@ -40,7 +41,7 @@ Way measured_way(Precision precision, const Product& p, const Way& rule) {
     if (const auto line = table().lines.find(last.first); line != table().lines.end()) last.second = line->second;
   }
   const auto [size, parts] = last.second;
-  return {size == Size::mma ? precision : Precision::exact, size, parts};
+  return {on_tensor_cores(size) ? precision : Precision::exact, size, parts};
 }
 
 }  // namespace convnet
