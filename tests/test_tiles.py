@@ -14,7 +14,8 @@ from convnet.tiles import TILES as TILES_OF
 from guarded import call
 from ops import ROUNDED, at_precision, conv, fc, local
 from small_nets import around, arrays_for, small_net
-from test_bfloat16 import check as check_stored, of_stored
+from test_bfloat16 import check as check_stored
+from test_bfloat16 import of_stored
 from test_ops import check as check_value
 
 TILES = {"small": ("Tile<32, 32, 4, 4>", 32, 32, 64, 512), "wide": ("Tile<32, 128, 8, 8>", 32, 128, 64, 512), "large": ("Tile<64, 128, 8, 8>", 64, 128, 128, 512),
