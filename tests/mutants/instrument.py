@@ -35,13 +35,13 @@ BARRIERS = {"__syncthreads", "__syncwarp", "__syncthreads_or", "__syncthreads_an
 CHECKING = re.compile(r"(CHECK|CUDA_CHECK|S?MEM|DYN_SMEM|SMEM)(_\w+)?|check_\w+|fail_check|__launch_bounds__|alignas|sizeof|static_assert")
 INTEGERS = {"int", "unsigned", "bool", "int64_t", "uint64_t", "uint32_t", "uint16_t", "size_t"}
 BOUNDING = {"min", "max"}
-EDGES = {"ceil_div", "tiles_over", "quads_of", "dim3", "rows_grid"}
+EDGES = {"ceil_div", "tiles_over", "pieces_of", "dim3", "rows_grid"}
 COORDINATES = {"row", "offset_of", "begin", "end", "first_with", "end_with", "length", "at", "pixel", "index", "column", "only", "clip",
-               "digits_of", "window_of", "windows_with", "range_of", "load_quad", "store_quad", "random_words", "random_below", "stretch",
+               "digits_of", "window_of", "windows_with", "range_of", "load_piece", "load_run", "store_run", "random_words", "random_below", "stretch",
                "pixel_tile", "forward_window", "backward_window", "forward_tile", "backward_data_tile", "backward_filters_tile",
                "clip_windows", "store_channels", "multiply", "columns_of"}
 COORDINATED = {"Walk", "Column", "WindowRows"}  # types that are made of coordinates
-TILES = {"quad", "depth", "lanes", "softmax_lanes", "limit_lanes", "threads_n", "thread_m", "thread_n", "quads"}
+TILES = {"quad", "depth", "lanes", "softmax_lanes", "limit_lanes", "threads_n", "thread_m", "thread_n", "pieces"}
 PARTNERS = (("stride", "padding"), ("stride", "start"), ("height", "width"), ("down", "across"))
 OURS = {"Shape"}  # bodies of what no kernel sees
 # Bodies of what chooses the fastest of ways that give the same, where none is wrong; and of what is checked of arguments.
