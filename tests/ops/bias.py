@@ -40,6 +40,7 @@ CASES = [
     *cases("shared-integers", (17, 7, 6, 5), shared=True, exact=True),
     *cases("unshared-integers", (3, 2, 2, 300), shared=False, exact=True),
     *cases("shared-in-parts", (2, 9, 9, 129), shared=True),
+    *cases("33-shared-in-parts", (33, 12, 12, 33), shared=True, exact=True),
     *cases("shared-in-parts-of-few-images", (2, 48, 48, 3), shared=True, exact=True),
     *cases("shared-more-images-than-a-block-reads-at-once", (3, 7, 5, 300), shared=True, exact=True),
     *cases("gradient-shared", (3, 5, 4, 3), shared=True, check=True),
