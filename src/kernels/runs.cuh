@@ -62,7 +62,9 @@ Grid runs_grid(const Rows<T>& t) { return rows_grid(t.rows, ceil_div(t.images, w
 template <class T, class Body, class First, class... Others>
 void with_width(Body body, const First& first, const Others&... others) {
   if constexpr (sizeof(T) < 8) {
-    const bool without_gaps = is_vectorizable(first) && ((is_vectorizable(others) && others.pitch == first.pitch) && ...);
+    constexpr std::int64_t most_padding = 64;  // bytes: a plan has less
+    const bool without_gaps = (first.pitch - first.shape.images()) * std::int64_t(sizeof(T)) < most_padding && is_vectorizable(first) &&
+                              ((is_vectorizable(others) && others.pitch == first.pitch) && ...);
     if (without_gaps && first.shape.rows() * first.pitch % (32 * piece<T>) == 0) return body(std::integral_constant<int, piece<T>>{});
   }
   body(std::integral_constant<int, 1>{});
