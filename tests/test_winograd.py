@@ -122,10 +122,10 @@ def test_only_steps_that_can_be_less_than_exact_are_told(place):
     place.write(NET)
     data = DataSpec(((1, 8, 8), (1, 1, 1)), (("float32", (1, 8, 8)), ("float32", (1, 1, 1))), None)
     told = set()
-    for fuse in (False, True):
+    for fuse, images in ((False, 16), (True, 16), (True, 1)):
         with Device("host") as device:
             net = Net(read_config("layers.cfg", "params.cfg"), data, {0: device}, precision="fast", allocate=False, fuse=fuse)
-            told |= {step.op for step in net.compile(16, "train").steps if step.scalars.get("precision") == "fast"}
+            told |= {step.op for step in net.compile(images, "train").steps if step.scalars.get("precision") == "fast"}
     assert told == PRECISE
 
 
