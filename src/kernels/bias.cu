@@ -45,7 +45,8 @@ void bias_backward(Stream stream, In acts_grad, Out biases_grad, Out workspace) 
     using Sum = Computed<T>;
     const Rows<Sum> target = rows_of<Sum>(biases_grad);
     const Rows<Sum> sums = blocks.parts == 1 ? target : Rows<Sum>{static_cast<Sum*>(workspace.ptr), blocks.parts, target.images, target.images, false};
-    if (is_vectorizable(acts_grad)) launch<bias_backward_kernel<T, true>>(grid, stream, rows_of<T>(acts_grad), sums, rows);
+    const bool whole_pieces = sizeof(T) < 8 && is_vectorizable(acts_grad);  // a row of float64 may end in half of one
+    if (whole_pieces) launch<bias_backward_kernel<T, true>>(grid, stream, rows_of<T>(acts_grad), sums, rows);
     else launch<bias_backward_kernel<T, false>>(grid, stream, rows_of<T>(acts_grad), sums, rows);
     if (blocks.parts > 1)
       launch<sum_parts_kernel<Sum>>(rows_grid(1, target.images), stream, Rows<const Sum>{sums.data, sums.rows, sums.images, sums.pitch, false}, target,
