@@ -43,8 +43,8 @@ def too_long() -> None:
 
 def overlapping() -> None:
     """Each row is read and becomes the next one: who comes first?"""
-    rows = np.ones((21, 32), np.float32)
-    copy(rows, rows[1:], 20)
+    rows = np.ones((201, 32), np.float32)
+    copy(rows, rows[1:], 200)
 
 
 def main(calls_path: str, results_path: str) -> None:
