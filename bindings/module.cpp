@@ -37,10 +37,12 @@ void define_ops(py::module_& m) {
   OP(conv_forward, "images"_a, "filters"_a, "acts"_a, "workspace"_a, CONV);
   OP(conv_bias_forward, "images"_a, "filters"_a, "biases"_a, "acts"_a, "workspace"_a, CONV, "relu"_a = false);
   OP(conv_backward_data, "acts_grad"_a, "filters"_a, "images_grad"_a, "workspace"_a, CONV);
+  OP(conv_relu_backward_data, "acts_grad"_a, "filters"_a, "images"_a, "images_grad"_a, "workspace"_a, CONV);
   OP(conv_backward_filters, "images"_a, "acts_grad"_a, "filters_grad"_a, "workspace"_a, CONV);
   WORKSPACE(conv_forward, "images"_a, "filters"_a, "acts"_a, CONV);
   WORKSPACE(conv_bias_forward, "images"_a, "filters"_a, "biases"_a, "acts"_a, CONV, "relu"_a = false);
   WORKSPACE(conv_backward_data, "acts_grad"_a, "filters"_a, "images_grad"_a, CONV);
+  WORKSPACE(conv_relu_backward_data, "acts_grad"_a, "filters"_a, "images"_a, "images_grad"_a, CONV);
   WORKSPACE(conv_backward_filters, "images"_a, "acts_grad"_a, "filters_grad"_a, CONV);
 
   OP(local_forward, "images"_a, "weights"_a, "acts"_a, "workspace"_a, WINDOW);
@@ -56,6 +58,7 @@ void define_ops(py::module_& m) {
   OP(fc_forward, "inputs"_a, "weights"_a, "acts"_a, "workspace"_a, named, PRECISION);
   OP(fc_bias_forward, "inputs"_a, "weights"_a, "biases"_a, "acts"_a, "workspace"_a, named, PRECISION, "relu"_a = false);
   OP(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a, "workspace"_a, named, PRECISION);
+  OP(fc_relu_backward_data, "acts_grad"_a, "weights"_a, "inputs"_a, "inputs_grad"_a, "workspace"_a, named, PRECISION);
   OP(fc_backward_weights, "inputs"_a, "acts_grad"_a, "weights_grad"_a, "workspace"_a, named, PRECISION);
 #define SGD_STEP "rate_slot"_a, "momentum"_a, "decay"_a, "images"_a
 #define SGD named, SGD_STEP
@@ -64,6 +67,7 @@ void define_ops(py::module_& m) {
   WORKSPACE(fc_forward, "inputs"_a, "weights"_a, "acts"_a, named, PRECISION);
   WORKSPACE(fc_bias_forward, "inputs"_a, "weights"_a, "biases"_a, "acts"_a, named, PRECISION, "relu"_a = false);
   WORKSPACE(fc_backward_data, "acts_grad"_a, "weights"_a, "inputs_grad"_a, named, PRECISION);
+  WORKSPACE(fc_relu_backward_data, "acts_grad"_a, "weights"_a, "inputs"_a, "inputs_grad"_a, named, PRECISION);
   WORKSPACE(fc_backward_weights, "inputs"_a, "acts_grad"_a, "weights_grad"_a, named, PRECISION);
 
   OP(bias_forward, "biases"_a, "acts"_a);
@@ -77,6 +81,7 @@ void define_ops(py::module_& m) {
   OP(maxabs_pool_forward, "inputs"_a, "acts"_a, POOL);
   OP(avg_pool_forward, "inputs"_a, "acts"_a, POOL, "sum"_a = false);
   OP(avg_pool_backward, "acts_grad"_a, "inputs_grad"_a, POOL, "sum"_a = false);
+  OP(avg_pool_relu_backward, "acts_grad"_a, "inputs"_a, "inputs_grad"_a, POOL, "sum"_a = false);
   OP(random_pool_forward, "inputs"_a, "state"_a, "acts"_a, POOL, "seed"_a, "purpose"_a, "first_image"_a);
   OP(random_pool_backward, "inputs"_a, "state"_a, "acts_grad"_a, "inputs_grad"_a, POOL, "seed"_a, "purpose"_a, "first_image"_a);
   OP(expected_pool_forward, "inputs"_a, "acts"_a, POOL);

@@ -32,6 +32,8 @@ SHAPES: dict[str, Callable] = {
     "gather_forward": lambda m, s, k: (*s["channels"], *s["inputs"][1:]),
     **dict.fromkeys(("fc_forward", "fc_bias_forward"), lambda m, s, k: (s["weights"][-1], s["inputs"][-1])),
     "fc_backward_data": lambda m, s, k: (s["weights"][0], s["acts_grad"][-1]),
+    "conv_relu_backward_data": lambda m, s, k: s["images"],
+    **dict.fromkeys(("fc_relu_backward_data", "avg_pool_relu_backward"), lambda m, s, k: s["inputs"]),
     "fc_backward_weights": lambda m, s, k: (prod(s["inputs"][:-1]), prod(s["acts_grad"][:-1])),
     "bias_backward": lambda m, s, k: s["acts_grad"][:1],
     **dict.fromkeys(POOLS, lambda m, s, k: m.pool_shape(s["inputs"], size=k["size"], stride=k["stride"], start=k["start"])),

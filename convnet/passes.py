@@ -11,14 +11,15 @@ from .recorder import Step, Value, tensors_of
 ELEMENTWISE = {"neuron_forward", "neuron_backward", "dropout", "scaled_copy", "eltmax_forward", "eltmax_backward"}
 RECOMPUTED = ELEMENTWISE - {"neuron_backward", "eltmax_backward"} | {"lrn_forward", "spatial_lrn_forward", "max_pool_forward", "avg_pool_forward", "lrn_max_pool_forward"}
 # Ops that are told how much rounding they may spend on speed.
-PRECISE = {"conv_forward", "conv_bias_forward", "conv_backward_data", "conv_backward_filters", "fc_forward", "fc_bias_forward", "fc_backward_data", "fc_backward_weights", "fc_backward_update"}
+PRECISE = {"conv_forward", "conv_bias_forward", "conv_backward_data", "conv_relu_backward_data", "conv_backward_filters",
+           "fc_forward", "fc_bias_forward", "fc_backward_data", "fc_relu_backward_data", "fc_backward_weights", "fc_backward_update"}
 # How much (Precision in ops.h), and the backends where it is not the same as exact.
 PRECISIONS = {"exact": {"host", "simt", "cuda"}, "fast": {"host"}, "bf16x3": {"simt", "cuda"}, "tf32": {"simt", "cuda"}, "bf16": {"simt", "cuda"}}
 # Ops that take their activities in bfloat16, and what these are called in ops.h; the filters of conv are read so, too: converted
 # once a minibatch, where the weights of an fc layer would take longer to convert than to read.
 NARROW = PRECISE | {"local_forward", "local_backward_data", "local_backward_weights",
                     "neuron_forward", "neuron_backward", "scaled_copy", "bias_forward", "bias_backward", "dropout", "image_forward", "noisy_image_forward",
-                    "max_pool_forward", "max_pool_backward", "maxabs_pool_forward", "avg_pool_forward", "avg_pool_backward",
+                    "max_pool_forward", "max_pool_backward", "maxabs_pool_forward", "avg_pool_forward", "avg_pool_backward", "avg_pool_relu_backward",
                     "cross_map_max_pool_forward", "cross_map_max_pool_backward", "lrn_forward", "lrn_backward", "lrn_max_pool_forward", "lrn_max_pool_backward",
                     "spatial_lrn_forward", "spatial_lrn_backward", "lcn_forward", "lcn_backward", "blur",
                     "random_pool_forward", "random_pool_backward", "expected_pool_forward", "expected_pool_backward", "noisy_relu",
@@ -30,8 +31,9 @@ FUSED_COSTS = {"logreg_backward": ("softmax_backward", set(), "logreg_softmax_ba
 
 # Channels of a window of response normalization that the kernels slide along: others would compute more than they save.
 SLIDING = {3, 5}
-# Gradients by what they read first, that of a relu where it made that.
+# Gradients by what they read first, that of a relu where it made that; and others, with the op that reads its acts, too, last.
 OVER_RELU = {"lrn_backward", "max_pool_backward"}
+MASKED = {"conv_backward_data": "conv_relu_backward_data", "fc_backward_data": "fc_relu_backward_data", "avg_pool_backward": "avg_pool_relu_backward"}
 # The product of a layer -> the same with its biases, and a relu behind them.
 BIASED = {"conv_forward": "conv_bias_forward", "fc_forward": "fc_bias_forward"}
 # Numbers of a tensor up to which its update is joined with others: what moves for them is 0.4 us of an H100's memory, less than a launch
@@ -88,7 +90,7 @@ def fuse_biases(steps: list[Step], keep: set[Value]) -> list[Step]:
 
 
 def fuse_relus(steps: list[Step], keep: set[Value]) -> list[Step]:
-    """The gradient of a relu into the op that computes, last of all readers, that of its acts, and reads these anyway."""
+    """The gradient of a relu into the op that computes, alone, that of its acts: what it makes is stored once, and not read again."""
     uses = steps_by_root(steps)
     fused: dict[Step, Step | None] = {}
     for relu in steps:
@@ -96,10 +98,15 @@ def fuse_relus(steps: list[Step], keep: set[Value]) -> list[Step]:
             continue
         (acts, gradient), (target,) = relu.reads, relu.writes
         *others, last, reader = uses[gradient.root]
-        if (reader is relu and last.op in OVER_RELU and last.reads[0].root is acts.root and not others and not last.adds[0] and gradient.root not in keep
-                and all(whole(value) for value in (acts, gradient, target, last.reads[0], last.writes[0]))):
+        if reader is not relu or others or last.adds[0] or gradient.root in keep or not all(map(whole, (acts, gradient, target, last.writes[0]))):
+            continue
+        if last.op in OVER_RELU and last.reads[0].root is acts.root and whole(last.reads[0]):
             fused[last] = replace(last, writes=(target,), scalars=last.scalars | {"relu": True})
-            fused[relu] = None
+        elif last.op in MASKED:
+            fused[last] = replace(last, op=MASKED[last.op], reads=(*last.reads, acts), writes=(target,))
+        else:
+            continue
+        fused[relu] = None
     return replaced(steps, fused)
 
 

@@ -24,7 +24,8 @@ def flops(step: Step) -> int:
     """Floating-point operations of a step, as far as they can limit it: those of conv, local and fc."""
     shapes = [value.shape for value in (*step.reads, *step.writes)]
     if step.op.startswith(("conv_", "local_")):
-        by_role = {"forward": (0, 1, 2), "bias_forward": (0, 1, 3), "backward_data": (2, 1, 0), "backward_filters": (0, 2, 1), "backward_weights": (0, 2, 1)}
+        by_role = {"forward": (0, 1, 2), "bias_forward": (0, 1, 3), "backward_data": (2, 1, 0), "relu_backward_data": (2, 1, 0),
+                   "backward_filters": (0, 2, 1), "backward_weights": (0, 2, 1)}
         images, filters, acts = (shapes[i] for i in by_role[step.op.partition("_")[2]])
         return conv_flops(images, filters[-4:], acts, step.scalars["stride"], step.scalars["padding"])
     if step.op.startswith("fc_"):

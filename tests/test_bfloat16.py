@@ -10,7 +10,7 @@ import pytest
 import ops
 from conftest import AVAILABLE
 from convnet.backends import Device, choose_backend, decoded, encoded
-from convnet.passes import ACTIVITIES, OVER_RELU
+from convnet.passes import ACTIVITIES, MASKED, OVER_RELU
 from guarded import call, is_narrow
 from ops.lrn_pool import split
 from test_fused import Calls
@@ -87,6 +87,15 @@ def test_the_gradient_of_a_relu_below(device, case):
     for add in (None, before):
         (gradient,), (fused,) = (call(device, replace(case, scalars=case.scalars | {"relu": relu}), "bfloat16", add=add) for relu in (False, True))
         assert np.array_equal(fused, gradient * (case.inputs["inputs"] > 0))
+
+
+@cases(lambda case: case.op in MASKED.values() and is_narrow(case))
+def test_the_gradient_of_a_relu_whose_acts_are_read_for_it_alone(device, case):
+    case, before = of_stored(case)
+    *others, (_, acts) = case.inputs.items()
+    for add in (None, before):
+        (gradient,), (fused,) = (call(device, each, "bfloat16", add=add) for each in (replace(case, op=case.op.replace("_relu", ""), inputs=dict(others)), case))
+        assert np.array_equal(fused, gradient * (acts > 0))
 
 
 @cases(lambda case: case.op == "lrn_max_pool_backward")

@@ -6,7 +6,7 @@ import pytest
 
 import convnet
 import test_replicas
-from convnet.passes import PRECISIONS, join_updates
+from convnet.passes import MASKED, PRECISIONS, join_updates
 from convnet.recorder import Step, Value
 from guarded import Arena
 from ops.lrn_pool import split
@@ -71,6 +71,46 @@ def test_the_gradient_of_a_relu_below(device, case, add, tight):
         run("neuron_backward", inputs[0], separate, separate, neuron="relu")
         run(case.op, *inputs, fused.adding(add), **case.scalars, relu=True)
         assert run.result(fused) == run.result(separate)
+
+
+@cases(*MASKED.values())
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("tight", [False, True])
+def test_the_gradient_of_a_relu_whose_acts_are_read_for_it_alone(device, case, add, tight):
+    before = np.random.default_rng(0).standard_normal(*case.outputs.values())
+    for dtype in ("float32", "float64"):
+        run = Calls(device, dtype, tight)
+        *inputs, acts = (run.holding(array) for array in case.inputs.values())
+        separate, fused = run.holding(before), run.holding(before)
+        run(case.op.replace("_relu", ""), *inputs, separate.adding(add), **case.scalars)
+        run("neuron_backward", acts, separate, separate, neuron="relu")
+        run(case.op, *inputs, acts, fused.adding(add), **case.scalars)
+        assert run.result(fused) == run.result(separate)
+
+
+@pytest.mark.parametrize("images", [1, 5, 16, 70])
+def test_a_relu_hides_nothing_that_is_not_a_number(device, images):
+    special = [1, 0, -0.0, np.nan, np.inf, -np.inf, -1, 1e-40]
+    acts, acts_grad = np.resize(special, (21, 1, 1, images)), np.resize([*special[::-1], 2], (3, 1, 1, images))
+    for dtype in ("float32", "float64"):
+        for op, weights in (("conv", np.ones((21, 1, 1, 3))), ("fc", np.ones((21, 3)))):
+            run, scalars = Calls(device, dtype, False), {"stride": 1, "padding": 0, "groups": 1} if op == "conv" else {}
+            reads = [run.holding(array) for array in (acts_grad, weights, acts)]
+            separate, fused = (run.arena.tensor(acts.shape, dtype) for _ in range(2))
+            run(f"{op}_backward_data", *reads[:2], separate, **scalars)
+            run("neuron_backward", reads[2], separate, separate, neuron="relu")
+            run(f"{op}_relu_backward_data", *reads, fused, **scalars)
+            assert np.array_equal(device.download(fused), device.download(separate), equal_nan=True)
+            assert np.array_equal(np.signbit(device.download(fused)), np.signbit(device.download(separate)))
+
+
+def test_rows_of_a_relu_that_are_as_far_apart_are_expected(device):
+    acts_grad, weights, inputs_grad = device.tensor((3, 5)), device.tensor((7, 3)), device.tensor((7, 5))
+    workspace = device.tensor((4096,), "uint8")
+    apart = Arena(device).tensor((7, 5), "float32", pitch=16)
+    with pytest.raises(ValueError, match=r"fc_relu_backward_data: expected \(inputs\).pitch == \(inputs_grad\).pitch"):
+        device.ops.fc_relu_backward_data(device, acts_grad, weights, apart, inputs_grad, workspace)
+        device.synchronize()
 
 
 @cases("lrn_max_pool_backward")
@@ -203,7 +243,7 @@ def below(above):
     layers = section("conv1", type="conv", inputs="data", filters=4, filterSize=3, initW=0.3, neuron="relu") + above
     own = {"above": {"scale": 0.1, "pow": 0.75}} if "cmrnorm" in above else {}
     return [(step.op, step.scalars.get("relu")) for step in steps_of(layers, "conv1", "above", "more", **own)
-            if step.phase == "backward" and not step.op.startswith(("conv", "bias"))]
+            if step.phase == "backward" and not step.op.endswith(("_filters", "_weights")) and not step.op.startswith("bias")]
 
 
 POOL = section("above", type="pool", pool="max", inputs="conv1", sizeX=2, stride=2)
@@ -213,11 +253,16 @@ READ = fc("fc3", "above", 4)
 @pytest.mark.parametrize(("above", "ops"), [
     (POOL + READ, [("max_pool_backward", True)]),
     (section("above", type="cmrnorm", inputs="conv1", size=3) + READ, [("lrn_backward", True)]),
-    (section("above", type="pool", pool="avg", inputs="conv1", sizeX=2, stride=2) + READ, [("avg_pool_backward", None), ("neuron_backward", None)]),
+    (section("above", type="pool", pool="avg", inputs="conv1", sizeX=2, stride=2) + READ, [("avg_pool_relu_backward", None)]),
+    (section("above", type="conv", inputs="conv1", filters=3, filterSize=2, initW=0.3) + READ, [("conv_relu_backward_data", None)]),
+    (fc("above", "conv1", 6) + READ, [("fc_relu_backward_data", None)]),
+    (section("above", type="local", inputs="conv1", filters=3, filterSize=2, initW=0.3) + READ, [("local_backward_data", None), ("neuron_backward", None)]),
+    (section("above", type="sfc", parts=2, inputs="conv1", outputs=3, initW=0.3) + READ, [("fc_backward_data", None)] * 2 + [("neuron_backward", None)]),
     (POOL + fc("fc3", "above,conv1", 4), [("max_pool_backward", None), ("neuron_backward", None)]),
     (POOL + READ + section("more", type="cost.sum2", inputs="conv1"), [("scaled_copy", None), ("max_pool_backward", None), ("neuron_backward", None)]),
-], ids=["pool", "lrn", "what does not read the acts", "added to before", "another's"])
-def test_the_gradient_of_a_relu_goes_into_what_reads_its_acts(above, ops):
+    (fc("above", "conv1,conv1", 6) + READ, [("fc_backward_data", None)] * 2 + [("neuron_backward", None)]),
+], ids=["pool", "lrn", "avg pool", "conv", "fc", "no such op", "parts of the gradient", "added to before", "another's", "twice the same"])
+def test_the_gradient_of_a_relu_goes_into_what_makes_that_of_its_acts(above, ops):
     assert below(above) == ops
 
 

@@ -127,6 +127,15 @@ def test_pooling_goes_there_and_back(ops, x):
     assert ops.avg_pool_backward(acts, size=3, stride=2, shape=x.shape).shape == x.shape
 
 
+def test_a_gradient_behind_a_relu_has_the_shape_of_its_acts(ops, x):
+    filters, weights = normal(3, 3, 3, 4).astype(np.float32), normal(105, 4).astype(np.float32)
+    acts_grad, pooled = ops.conv_forward(x, filters, padding=1), ops.avg_pool_forward(x, size=3, stride=2)
+    for op, *reads, scalars in (("conv", acts_grad, filters, {"padding": 1}), ("fc", ops.fc_forward(x, weights), weights, {}), ("avg_pool", pooled, {"size": 3, "stride": 2})):
+        data = "" if op == "avg_pool" else "_data"
+        plain = getattr(ops, f"{op}_backward{data}")(*reads, **scalars, shape=x.shape)
+        assert (getattr(ops, f"{op}_relu_backward{data}")(*reads, x, **scalars) == plain * (x > 0)).all()
+
+
 def test_biases_are_shared_or_not_as_the_shape_says(ops, x):
     assert (ops.bias_forward(np.arange(3, dtype="f4"), shape=SHAPE)[2] == 2).all()
     assert ops.bias_backward(x).shape == (3,)

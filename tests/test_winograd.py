@@ -13,7 +13,13 @@ from guarded import call
 from ops import conv
 from workplace import DATA, HEAD, contents, logprobs, newest
 
-FAST = [case for case in conv.CASES if case.scalars.get("precision") == "fast"]
+
+def of_products(cases):
+    """Those whose results are the products alone: a relu makes zeros of half of them."""
+    return [case for case in cases if case.op != "conv_relu_backward_data"]
+
+
+FAST = of_products(case for case in conv.CASES if case.scalars.get("precision") == "fast")
 
 
 def identity(array):
@@ -70,7 +76,7 @@ def test_bits_do_not_depend_on_threads(case):
 def test_the_error_is_a_few_times_that_of_exact(relu):
     """Root mean square, relative to the sums of absolute products."""
     with Device("host", threads=1) as device:
-        for case in conv.cases("", (64, 13, 13, 16), (32, 3, 3), padding=1):
+        for case in of_products(conv.cases("", (64, 13, 13, 16), (32, 3, 3), padding=1)):
             if relu:
                 case = conv.replace(case, inputs={name: np.maximum(array, 0) if name == "images" else array for name, array in case.inputs.items()})
             expected = case.expected()[0]

@@ -41,11 +41,29 @@ void forward(Stream stream, In images, In filters, Out acts, Out workspace, int 
   const Way way = pick_way(stream, images.dtype, precision, product);
   const Conv conv{stride, padding, groups, way.parts, part_size(acts)};
   WITH_STORED_TYPE(images, [&]<class T>(T) {
-    with_parts<T>(stream, conv.parts, acts, workspace, epilogue_of<Computed<T>>(biases, relu), [&]<class Target>(Images<Target> target, const Epilogue<Computed<T>>& epilogue) {
+    with_parts<T>(stream, conv.parts, acts, workspace, epilogue_of<T>(biases, relu), [&]<class Target>(Images<Target> target, const Epilogue<Target>& epilogue) {
       with_any_tile<T>(way, is_vector(filters, images, acts, groups), [&]<class Tile, class Vector>(Tile, Vector) {
         with_filter_type<T>(filters, [&]<class Filter>(Filter) {
           launch<conv_forward_kernel<T, Tile, Vector::value, Filter, Target>>(grid_of<Tile, Filter, T>(product, conv), stream,
                  images_of<T>(images), images_of<Filter>(filters), target, conv, epilogue);
+        });
+      });
+    });
+  });
+}
+
+void backward_data(Stream stream, In acts_grad, In filters, Out images_grad, Out workspace, int stride, int padding, int groups,
+                   Precision precision, In images = {}) {
+  const Product product = backward_data_product(filters, images_grad, stride, groups);
+  const Way way = pick_way(stream, images_grad.dtype, precision, product);
+  const Conv conv{stride, padding, groups, way.parts, part_size(images_grad)};
+  const bool vector = is_vector(filters, acts_grad, images_grad, groups) && is_vectorizable(images);
+  WITH_STORED_TYPE(images_grad, [&]<class T>(T) {
+    with_parts<T>(stream, conv.parts, images_grad, workspace, relu_epilogue<T>(images, images_grad), [&]<class Target>(Images<Target> target, const Epilogue<Target>& epilogue) {
+      with_any_tile<T>(way, vector, [&]<class Tile, class Vector>(Tile, Vector) {
+        with_filter_type<T>(filters, [&]<class Filter>(Filter) {
+          launch<conv_backward_data_kernel<T, Tile, Vector::value, Filter, Target>>(grid_of<Tile, Filter, T>(product, conv), stream,
+                 images_of<T>(acts_grad), images_of<Filter>(filters), target, int(tiles_over(product.n, Tile::n)), conv, epilogue);
         });
       });
     });
@@ -69,20 +87,15 @@ void conv_bias_forward(Stream stream, In images, In filters, In biases, Out acts
 
 void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad, Out workspace, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images_grad, filters, acts_grad);
-  const Product product = backward_data_product(filters, images_grad, stride, groups);
-  const Way way = pick_way(stream, images_grad.dtype, precision, product);
-  const Conv conv{stride, padding, groups, way.parts, part_size(images_grad)};
-  CHECK_WORKSPACE(workspace, parts_bytes(conv.parts, images_grad));
-  WITH_STORED_TYPE(images_grad, [&]<class T>(T) {
-    with_parts<T>(stream, conv.parts, images_grad, workspace, [&]<class Target>(Images<Target> target) {
-      with_any_tile<T>(way, is_vector(filters, acts_grad, images_grad, groups), [&]<class Tile, class Vector>(Tile, Vector) {
-        with_filter_type<T>(filters, [&]<class Filter>(Filter) {
-          launch<conv_backward_data_kernel<T, Tile, Vector::value, Filter, Target>>(grid_of<Tile, Filter, T>(product, conv), stream,
-                 images_of<T>(acts_grad), images_of<Filter>(filters), target, int(tiles_over(product.n, Tile::n)), conv);
-        });
-      });
-    });
-  });
+  CHECK_WORKSPACE(workspace, conv_backward_data_workspace(stream, acts_grad, filters, images_grad, stride, padding, groups, precision));
+  backward_data(stream, acts_grad, filters, images_grad, workspace, stride, padding, groups, precision);
+}
+
+void conv_relu_backward_data(Stream stream, In acts_grad, In filters, In images, Out images_grad, Out workspace, int stride, int padding, int groups, Precision precision) {
+  CHECK_CONV(images_grad, filters, acts_grad);
+  CHECK_RELU(images, images_grad);
+  CHECK_WORKSPACE(workspace, conv_backward_data_workspace(stream, acts_grad, filters, images_grad, stride, padding, groups, precision));
+  backward_data(stream, acts_grad, filters, images_grad, workspace, stride, padding, groups, precision, images);
 }
 
 void conv_backward_filters(Stream stream, In images, In acts_grad, Out filters_grad, Out workspace, int stride, int padding, int groups, Precision precision) {
@@ -114,6 +127,10 @@ std::int64_t conv_bias_forward_workspace(Stream stream, In images, In filters, I
 std::int64_t conv_backward_data_workspace(Stream stream, In acts_grad, In filters, Out images_grad, int stride, int padding, int groups, Precision precision) {
   CHECK_CONV(images_grad, filters, acts_grad);
   return parts_bytes(pick_way(stream, images_grad.dtype, precision, backward_data_product(filters, images_grad, stride, groups)).parts, images_grad);
+}
+
+std::int64_t conv_relu_backward_data_workspace(Stream stream, In acts_grad, In filters, In, Out images_grad, int stride, int padding, int groups, Precision precision) {
+  return conv_backward_data_workspace(stream, acts_grad, filters, images_grad, stride, padding, groups, precision);
 }
 
 std::int64_t conv_backward_filters_workspace(Stream stream, In images, In acts_grad, Out filters_grad, int stride, int padding, int groups, Precision precision) {

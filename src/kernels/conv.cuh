@@ -130,7 +130,7 @@ struct WindowRows {
 // T: of what was multiplied.
 template <class T, class Tile, bool Vector, class Target, class Sum>
 __device__ void store_channels(const Images<Target>& target, int first_channel, int first_row, int rows_left, int first_piece,
-                               const Window& rows, const Window& columns, const typename Tile::template Sums<Sum>& sums, const Epilogue<Sum>& epilogue) {
+                               const Window& rows, const Window& columns, const typename Tile::template Sums<Sum>& sums, const Epilogue<Target>& epilogue) {
 #pragma unroll
   for (int j = 0; j < Tile::runs_n; ++j) {
     const Column<T> column(first_piece + Tile::column(j) / piece<T>, target.images, rows, columns);
@@ -155,7 +155,7 @@ __device__ void store_channels(const Images<Target>& target, int first_channel, 
 // rounded to it (Target), and filters need not be (Filter).
 template <class T, class Tile, bool Vector, class Filter, class Target>
 __device__ void forward_tile(const Images<const T>& images, const Images<const Filter>& filters, Images<Target> acts, const Conv& conv,
-                             int first_filter, int first_piece, Window rows, Window columns, const Epilogue<Computed<T>>& epilogue = {}) {
+                             int first_filter, int first_piece, Window rows, Window columns, const Epilogue<Target>& epilogue = {}) {
   const int C = filters.channels, F = filters.images / conv.groups, g = int(blockIdx.y);
   clip_windows<T, Tile>(first_piece, acts.images, images.height, images.width, rows, columns);
   const Range c = range_of(int(blockIdx.z), conv.parts, C);
@@ -191,11 +191,11 @@ __device__ void forward_tile(const Images<const T>& images, const Images<const F
 //   acts[f,y,x,n] = sum over i,j,c of images[g C + c, y stride - padding + i, x stride - padding + j, n] * filters[c,i,j,f]
 template <class T, class Tile, bool Vector, class Filter, class Target>
 __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
-conv_forward_kernel(Images<const T> images, Images<const Filter> filters, Images<Target> acts, Conv conv, Epilogue<Computed<T>> epilogue) {
+conv_forward_kernel(Images<const T> images, Images<const Filter> filters, Images<Target> acts, Conv conv, Epilogue<Target> epilogue) {
   const int tiles = ceil_div(filters.images / conv.groups, Tile::m);
   forward_tile<T, Tile, Vector>(images, filters, acts, conv, int(blockIdx.x) % tiles * Tile::m, int(blockIdx.x) / tiles * (Tile::n / piece<T>),
                                 forward_window(acts.height, filters.height, conv.stride, conv.padding),
-                                forward_window(acts.width, filters.width, conv.stride, conv.padding), epilogue);
+                                forward_window(acts.width, filters.width, conv.stride, conv.padding), Epilogue<Target>{epilogue.biases, epilogue.relu});
 }
 
 // A tile of images_grad: channels from first_channel of the block's group on, columns from first_piece on, summed over the
@@ -203,7 +203,7 @@ conv_forward_kernel(Images<const T> images, Images<const Filter> filters, Images
 // where all pixels share them.
 template <class T, class Tile, bool Vector, class Filter, class Target>
 __device__ void backward_data_tile(const Images<const T>& acts_grad, const Images<const Filter>& filters, Images<Target> images_grad, const Conv& conv,
-                                   int untied, int first_channel, int first_piece, Window rows, Window columns) {
+                                   int untied, int first_channel, int first_piece, Window rows, Window columns, const Epilogue<Target>& epilogue = {}) {
   const int C = filters.channels, F = filters.images / conv.groups, g = int(blockIdx.y);
   clip_windows<T, Tile>(first_piece, images_grad.images, acts_grad.height, acts_grad.width, rows, columns);
   const Range pieces = range_of(int(blockIdx.z), conv.parts, pieces_of<Filter>(F));  // no piece of filters belongs to two taps
@@ -236,7 +236,7 @@ __device__ void backward_data_tile(const Images<const T>& acts_grad, const Image
   });
 
   images_grad.data += blockIdx.z * conv.part_size;
-  store_channels<T, Tile, Vector>(images_grad, g * C, first_channel, C - first_channel, first_piece, rows, columns, sums, Epilogue<Computed<T>>{});
+  store_channels<T, Tile, Vector>(images_grad, g * C, first_channel, C - first_channel, first_piece, rows, columns, sums, epilogue);
 }
 
 // Blocks: x = tile of channels of the group, then tile of columns, then which of every `stride` rows and columns of
@@ -245,14 +245,15 @@ __device__ void backward_data_tile(const Images<const T>& acts_grad, const Image
 // Its two walks take too many registers for Tile::blocks: 24 bytes would be spilled (sm_90).
 template <class T, class Tile, bool Vector, class Filter, class Target>
 __global__ void __launch_bounds__(Tile::threads)
-conv_backward_data_kernel(Images<const T> acts_grad, Images<const Filter> filters, Images<Target> images_grad, int column_tiles, Conv conv) {
+conv_backward_data_kernel(Images<const T> acts_grad, Images<const Filter> filters, Images<Target> images_grad, int column_tiles, Conv conv, Epilogue<Target> epilogue) {
   const int tiles = ceil_div(filters.channels, Tile::m), first_piece = int(blockIdx.x) / tiles % column_tiles * (Tile::n / piece<T>);
   const int phase = int(blockIdx.x) / tiles / column_tiles, phases = min(conv.stride, images_grad.width);
   const Window rows = backward_window(phase / phases, images_grad.height, filters.height, conv.stride, conv.padding);
   const Window columns = backward_window(phase % phases, images_grad.width, filters.width, conv.stride, conv.padding);
   if (first_piece >= rows.outputs * columns.outputs * pieces_of<T>(images_grad.images)) return;  // fewer pixels than phase 0
 
-  backward_data_tile<T, Tile, Vector>(acts_grad, filters, images_grad, conv, 0, int(blockIdx.x) % tiles * Tile::m, first_piece, rows, columns);
+  backward_data_tile<T, Tile, Vector>(acts_grad, filters, images_grad, conv, 0, int(blockIdx.x) % tiles * Tile::m, first_piece, rows, columns,
+                                      Epilogue<Target>{nullptr, false, epilogue.acts, epilogue.grad});
 }
 
 // A tile of filters_grad: filters from first_filter of the block's group on, rows (c,i,j) from first_row on, summed over

@@ -133,7 +133,7 @@ bool is_vector(const Filters& filters, const A& a, const B& b, int groups) {
 
 // Runs body(where the product goes, its epilogue), then adds up the parts if there are several. T: of the output.
 template <class T, class Body>
-void with_parts(Stream stream, int parts, const Out& output, const Out& workspace, const Epilogue<Computed<T>>& epilogue, Body body) {
+void with_parts(Stream stream, int parts, const Out& output, const Out& workspace, const Epilogue<T>& epilogue, Body body) {
   using Sum = Computed<T>;
   Images<T> target = images_of<T>(output);
   if (parts == 1) return body(target, epilogue);
@@ -147,7 +147,7 @@ void with_parts(Stream stream, int parts, const Out& output, const Out& workspac
 
 template <class T, class Body>
 void with_parts(Stream stream, int parts, const Out& output, const Out& workspace, Body body) {
-  with_parts<T>(stream, parts, output, workspace, Epilogue<Computed<T>>{}, [&](const auto& target, const auto&) { body(target); });
+  with_parts<T>(stream, parts, output, workspace, Epilogue<T>{}, [&](const auto& target, const auto&) { body(target); });
 }
 
 // A, B: the types of the operands in memory.

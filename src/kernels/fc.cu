@@ -37,6 +37,12 @@ void fc_backward_data(Stream stream, In acts_grad, In weights, Out inputs_grad, 
   conv_backward_data(stream, as_pixel(acts_grad), as_pixel(weights), as_pixel(inputs_grad), workspace, 1, 0, 1, precision);
 }
 
+void fc_relu_backward_data(Stream stream, In acts_grad, In weights, In inputs, Out inputs_grad, Out workspace, Precision precision) {
+  CHECK_FC(inputs_grad, weights, acts_grad);
+  CHECK_RELU(inputs, inputs_grad);
+  conv_relu_backward_data(stream, as_pixel(acts_grad), as_pixel(weights), as_pixel(inputs), as_pixel(inputs_grad), workspace, 1, 0, 1, precision);
+}
+
 void fc_backward_weights(Stream stream, In inputs, In acts_grad, Out weights_grad, Out workspace, Precision precision) {
   CHECK_FC(inputs, weights_grad, acts_grad);
   conv_backward_filters(stream, as_pixel(inputs), as_pixel(acts_grad), as_pixel(weights_grad), workspace, 1, 0, 1, precision);
@@ -77,6 +83,10 @@ std::int64_t fc_bias_forward_workspace(Stream stream, In inputs, In weights, In,
 std::int64_t fc_backward_data_workspace(Stream stream, In acts_grad, In weights, Out inputs_grad, Precision precision) {
   CHECK_FC(inputs_grad, weights, acts_grad);
   return conv_backward_data_workspace(stream, as_pixel(acts_grad), as_pixel(weights), as_pixel(inputs_grad), 1, 0, 1, precision);
+}
+
+std::int64_t fc_relu_backward_data_workspace(Stream stream, In acts_grad, In weights, In, Out inputs_grad, Precision precision) {
+  return fc_backward_data_workspace(stream, acts_grad, weights, inputs_grad, precision);
 }
 
 std::int64_t fc_backward_weights_workspace(Stream stream, In inputs, In acts_grad, Out weights_grad, Precision precision) {

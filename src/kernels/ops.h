@@ -59,6 +59,12 @@ std::int64_t conv_bias_forward_workspace(Stream, In images, In filters, In biase
 void conv_backward_data(Stream, In acts_grad, In filters, Out images_grad, Out workspace, int stride, int padding, int groups, Precision precision);
 std::int64_t conv_backward_data_workspace(Stream, In acts_grad, In filters, Out images_grad, int stride, int padding, int groups, Precision precision);
 
+// conv_backward_data and, of a relu whose acts are the images, neuron_backward in one, to the bit:
+//   images_grad = (sum of conv_backward_data) * (images > 0)       with `add`: (images_grad + sum) * (images > 0)
+// The rows of images are as far apart as those of images_grad.
+void conv_relu_backward_data(Stream, In acts_grad, In filters, In images, Out images_grad, Out workspace, int stride, int padding, int groups, Precision precision);
+std::int64_t conv_relu_backward_data_workspace(Stream, In acts_grad, In filters, In images, Out images_grad, int stride, int padding, int groups, Precision precision);
+
 // Gradient of conv_forward by its filters.
 //   filters_grad[c,i,j,f] = sum over y,x,n of images[g C + c, y stride - padding + i, x stride - padding + j, n]
 //                                             * acts_grad[f,y,x,n]
@@ -116,6 +122,10 @@ std::int64_t fc_bias_forward_workspace(Stream, In inputs, In weights, In biases,
 void fc_backward_data(Stream, In acts_grad, In weights, Out inputs_grad, Out workspace, Precision precision);
 std::int64_t fc_backward_data_workspace(Stream, In acts_grad, In weights, Out inputs_grad, Precision precision);
 
+// fc_backward_data and, of a relu whose acts are the inputs, neuron_backward in one: see conv_relu_backward_data.
+void fc_relu_backward_data(Stream, In acts_grad, In weights, In inputs, Out inputs_grad, Out workspace, Precision precision);
+std::int64_t fc_relu_backward_data_workspace(Stream, In acts_grad, In weights, In inputs, Out inputs_grad, Precision precision);
+
 // Gradient of fc_forward by its weights.
 //   weights_grad[i,o] = sum over n of inputs[i,n] * acts_grad[o,n]
 void fc_backward_weights(Stream, In inputs, In acts_grad, Out weights_grad, Out workspace, Precision precision);
@@ -160,6 +170,9 @@ void avg_pool_forward(Stream, In inputs, Out acts, int size, int stride, int sta
 
 // Gradient of avg_pool_forward.
 void avg_pool_backward(Stream, In acts_grad, Out inputs_grad, int size, int stride, int start, bool sum);
+
+// avg_pool_backward and, of a relu whose acts are the inputs, neuron_backward in one, to the bit.
+void avg_pool_relu_backward(Stream, In acts_grad, In inputs, Out inputs_grad, int size, int stride, int start, bool sum);
 
 // Stochastic pooling (Zeiler and Fergus 2013) over the same windows: one of the inputs above 0, each as likely as it is
 // large; 0 where there is none. In the order of the window it is the first at which the sum of the inputs above 0

@@ -16,6 +16,13 @@ void launch_backward(Stream stream, const Images<const T>& inputs, const Images<
   launch<max_pool_backward_kernel<T>>(rows_grid(inputs.rows(), inputs.images), stream, inputs, acts, acts_grad, inputs_grad, windows, relu);
 }
 
+void launch_avg_backward(Stream stream, In acts_grad, Out inputs_grad, const WindowGrid& windows, bool sum, In inputs = {}) {
+  WITH_STORED_TYPE(acts_grad, [&]<class T>(T) {
+    launch<avg_pool_backward_kernel<T>>(rows_grid(inputs_grad.shape.rows(), inputs_grad.shape.images()), stream,
+           images_of<T>(acts_grad), images_of<T>(inputs_grad), windows, sum, images_of<T>(inputs));
+  });
+}
+
 }  // namespace
 
 void max_pool_forward(Stream stream, In inputs, Out acts, int size, int stride, int start) {
@@ -52,10 +59,14 @@ void avg_pool_forward(Stream stream, In inputs, Out acts, int size, int stride, 
 void avg_pool_backward(Stream stream, In acts_grad, Out inputs_grad, int size, int stride, int start, bool sum) {
   const WindowGrid windows = windows_of(__func__, inputs_grad.shape, acts_grad.shape, size, stride, start);
   CHECK_DTYPE(inputs_grad, acts_grad.dtype);
-  WITH_STORED_TYPE(acts_grad, [&]<class T>(T) {
-    launch<avg_pool_backward_kernel<T>>(rows_grid(inputs_grad.shape.rows(), inputs_grad.shape.images()), stream,
-           images_of<T>(acts_grad), images_of<T>(inputs_grad), windows, sum);
-  });
+  launch_avg_backward(stream, acts_grad, inputs_grad, windows, sum);
+}
+
+void avg_pool_relu_backward(Stream stream, In acts_grad, In inputs, Out inputs_grad, int size, int stride, int start, bool sum) {
+  const WindowGrid windows = windows_of(__func__, inputs_grad.shape, acts_grad.shape, size, stride, start);
+  CHECK_DTYPE(inputs_grad, acts_grad.dtype);
+  CHECK_LIKE(inputs, inputs_grad);
+  launch_avg_backward(stream, acts_grad, inputs_grad, windows, sum, inputs);
 }
 
 void cross_map_max_pool_forward(Stream stream, In inputs, Out acts, int size, int stride, int start) {

@@ -66,9 +66,10 @@ __global__ void avg_pool_forward_kernel(Images<const T> inputs, Images<T> acts, 
   acts.store(&acts.row(c, y, x)[n], total / Computed<T>(area));
 }
 
-// Threads: x = image, y = row (channel, y, x) of inputs.
+// Threads: x = image, y = row (channel, y, x) of inputs. inputs: the acts of a relu, or null.
 template <class T>
-__global__ void __launch_bounds__(rows_threads) avg_pool_backward_kernel(Images<const T> acts_grad, Images<T> inputs_grad, WindowGrid windows, bool sum) {
+__global__ void __launch_bounds__(rows_threads) avg_pool_backward_kernel(Images<const T> acts_grad, Images<T> inputs_grad, WindowGrid windows, bool sum,
+                                                                         Images<const T> inputs) {
   const Place place = this_place();
   if (place.row >= inputs_grad.rows() || place.n >= inputs_grad.images) return;
   const auto [c, v, u, n] = element_at(inputs_grad, place);
@@ -80,7 +81,9 @@ __global__ void __launch_bounds__(rows_threads) avg_pool_backward_kernel(Images<
     for (int x = left; x < right; ++x, grad += acts_grad.pitch)
       total += *grad * (1 / Computed<T>(sum ? 1 : windows.down.length(y) * windows.across.length(x)));
   }
-  inputs_grad.store(&inputs_grad.row(c, v, u)[n], total);
+  T& target = inputs_grad.row(c, v, u)[n];
+  inputs_grad.store(&target, total);
+  if (inputs.data) target = relu_gradient<Computed<T>>(target, inputs.row(c, v, u)[n]);
 }
 
 }  // namespace convnet

@@ -13,8 +13,8 @@ template <class T>
 using Quad = Run<T, quad>;
 
 // The other way: overwrites `count` elements of a channel, or adds to them. Vector: the whole run, the padding of the row included.
-template <bool Vector, class T, class Sum, int size>
-__device__ void store_run(T* target, Run<Sum, size> values, int count, bool add, const Epilogue<Sum>& epilogue = {}, int channel = 0) {
+template <bool Vector, class T, int size>
+__device__ void store_run(T* target, Run<Computed<T>, size> values, int count, bool add, const Epilogue<T>& epilogue = {}, int channel = 0) {
   if constexpr (Vector) {
     Run<T, size>* const whole = reinterpret_cast<Run<T, size>*>(target);
     if (add) {
@@ -24,11 +24,17 @@ __device__ void store_run(T* target, Run<Sum, size> values, int count, bool add,
     }
 #pragma unroll
     for (int e = 0; e < size; ++e) values.at[e] = epilogue(values.at[e], channel);
-    *whole = converted<T>(values);
+    Run<T, size> result = converted<T>(values);
+    if (epilogue.acts) {
+      const Run<T, size> acts = *reinterpret_cast<const Run<T, size>*>(epilogue.acts_at(target));
+#pragma unroll
+      for (int e = 0; e < size; ++e) result.at[e] = relu_gradient<Computed<T>>(result.at[e], acts.at[e]);
+    }
+    *whole = result;
   } else {
 #pragma unroll
     for (int e = 0; e < size; ++e)
-      if (e < count) target[e] = epilogue(add ? added(target[e], values.at[e]) : values.at[e], channel);
+      if (e < count) target[e] = epilogue.masked(epilogue(add ? added(target[e], values.at[e]) : values.at[e], channel), target + e);
   }
 }
 
@@ -172,13 +178,13 @@ struct Tile {
 // workspace, (parts, rows of D, images rounded up to pieces), and sum_parts_kernel adds them up.
 // Threads: x = image (or filter), y = row of the sums, of which each channel has `pixels`.
 template <class T>
-__global__ void sum_parts_kernel(Rows<const Computed<T>> parts, Rows<T> sums, int count, int pixels, Epilogue<Computed<T>> epilogue) {
+__global__ void sum_parts_kernel(Rows<const Computed<T>> parts, Rows<T> sums, int count, int pixels, Epilogue<T> epilogue) {
   const Place place = this_place();
   if (place.row >= sums.rows || place.n >= sums.images) return;
   Computed<T> sum = 0;
   for (int part = 0; part < count; ++part) sum += parts.row(part * sums.rows + place.row)[place.n];
   T& target = sums.row(place.row)[place.n];
-  target = epilogue(sums.add ? added(target, sum) : sum, place.row / pixels);
+  target = epilogue.masked(epilogue(sums.add ? added(target, sum) : sum, place.row / pixels), &target);
 }
 
 }  // namespace convnet

@@ -100,6 +100,19 @@ def numeric_gradient(cost: Callable[[np.ndarray], float], at: np.ndarray, h: flo
     return gradient
 
 
+def behind_relu(case: Case, op: str, name: str, inputs: np.ndarray) -> Case:
+    """A gradient's case followed by the gradient of a relu with these inputs, whose acts are read last, by this name."""
+    def sizes(*arrays, **scalars):
+        return case.magnitude(*arrays, **scalars) if case.magnitude else case.reference(*map(np.abs, arrays), **scalars)
+
+    def masked(function):
+        return lambda *arrays, **scalars: function(*arrays[:-1], **scalars) * (arrays[-1] > 0)
+
+    inputs = np.where(np.abs(inputs) < 0.01, 0.5, inputs) if case.cost else inputs  # no kink is near
+    return replace(case, op=op, inputs={**case.inputs, name: np.maximum(inputs, 0)}, reference=masked(case.reference), magnitude=masked(sizes),
+                   cost=case.cost and (lambda at: case.cost(np.maximum(at, 0))), at=inputs, adds=False)
+
+
 def at_precision(case: Case, precision: str) -> Case:
     """A product with operands that may be rounded."""
     def without_precision(function):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from . import ROUNDED, Case, at_precision, integers, normal
+from . import ROUNDED, Case, at_precision, behind_relu, integers, normal
 
 
 def conv_shape(images, filters, stride, padding):
@@ -153,7 +153,7 @@ def winograd_backward_filters(filters_shape, of=np.abs):
 
 
 def cases(name, images, filters, stride=1, padding=0, groups=1, exact=False, check=False, fast=False):
-    """Forward, that with biases and relu, and both backwards of images (channels, height, width, images) and filters (filters, height, width)."""
+    """Forward, that with biases and relu, both backwards, and that of the images of a relu, of images (channels, height, width, images) and filters (filters, height, width)."""
     if fast:
         return fast_cases(name, images, filters, padding, groups)
     channels, (F, *size) = images[0] // groups, filters
@@ -170,13 +170,15 @@ def cases(name, images, filters, stride=1, padding=0, groups=1, exact=False, che
         return (conv_forward(x, at, **scalars) * d).sum()
 
     area = size[0] * size[1]
+    data = Case("conv_backward_data", name, {"acts_grad": d, "filters": w}, {"images_grad": images}, backward_data(images), scalars,
+                sums=F // groups * area, exact=exact, cost=cost_of_images if check else None, at=x)
     return [
         Case("conv_forward", name, {"images": x, "filters": w}, {"acts": acts}, conv_forward, scalars,
              sums=channels * area, exact=exact),
         Case("conv_bias_forward", name, {"images": x, "filters": w, "biases": b}, {"acts": acts}, conv_bias_forward, {**scalars, "relu": True},
              sums=channels * area + 1, exact=exact, adds=False),
-        Case("conv_backward_data", name, {"acts_grad": d, "filters": w}, {"images_grad": images}, backward_data(images), scalars,
-             sums=F // groups * area, exact=exact, cost=cost_of_images if check else None, at=x),
+        data,
+        behind_relu(data, "conv_relu_backward_data", "images", x),
         Case("conv_backward_filters", name, {"images": x, "acts_grad": d}, {"filters_grad": filters}, backward_filters(filters), scalars,
              sums=int(np.prod(acts[1:])), exact=exact, cost=cost_of_filters if check else None, at=w),
     ]
@@ -184,12 +186,13 @@ def cases(name, images, filters, stride=1, padding=0, groups=1, exact=False, che
 
 def fast_cases(name, images, filters, padding, groups):
     """The same at precision="fast", of shapes that take the fast algorithm."""
-    forward, _, data, weights = cases(name, images, filters, padding=padding, groups=groups)
+    forward, _, data, masked, weights = cases(name, images, filters, padding=padding, groups=groups)
     shapes = [data.outputs["images_grad"]], [weights.outputs["filters_grad"]]
     fast = ((forward, conv_forward, winograd_forward()), (data, backward_data(*shapes[0]), winograd_backward_data(*shapes[0])),
             (weights, backward_filters(*shapes[1]), winograd_backward_filters(*shapes[1])))
-    return [replace(case, scalars={**case.scalars, "precision": "fast"}, reference=without_precision(reference), magnitude=magnitude,
-                    sums=case.sums + 21) for case, reference, magnitude in fast]
+    forward, data, weights = (replace(case, scalars={**case.scalars, "precision": "fast"}, reference=without_precision(reference), magnitude=magnitude,
+                                      sums=case.sums + 21) for case, reference, magnitude in fast)
+    return [forward, data, behind_relu(data, masked.op, "images", masked.inputs["images"]), weights]
 
 
 def without_precision(reference):

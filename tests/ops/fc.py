@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import ROUNDED, Case, at_precision, integers, normal
+from . import ROUNDED, Case, at_precision, behind_relu, integers, normal
 from .sgd import EXACT, STATE, magnitude, sgd_update
 
 
@@ -49,7 +49,7 @@ def update_case(name, inputs, acts_grad, exact=False, state=(3, 1, 0.5)):
 
 
 def cases(name, inputs, acts, exact=False, check=False):
-    """Forward, that with biases and relu, both backwards and an update, of inputs (..., images) and acts (..., images)."""
+    """Forward, that with biases and relu, both backwards, that of the inputs of a relu, and an update, of inputs (..., images) and acts (..., images)."""
     I, O, images = int(np.prod(inputs[:-1])), int(np.prod(acts[:-1])), inputs[-1]
     values = integers if exact else normal
     x, w, d, b = values(*inputs, seed=1), values(I, O, seed=2), values(*acts, seed=3), values(O, seed=4)
@@ -61,12 +61,14 @@ def cases(name, inputs, acts, exact=False, check=False):
     def cost_of_weights(at):
         return (forward(x, at) * d).sum()
 
+    data = Case("fc_backward_data", name, {"acts_grad": d, "weights": w}, {"inputs_grad": inputs}, fc_backward_data(inputs),
+                sums=O, exact=exact, cost=cost_of_inputs if check else None, at=x)
     return [
         Case("fc_forward", name, {"inputs": x, "weights": w}, {"acts": acts}, forward, sums=I, exact=exact),
         Case("fc_bias_forward", name, {"inputs": x, "weights": w, "biases": b}, {"acts": acts}, fc_bias_forward(acts), {"relu": True},
              sums=I + 1, exact=exact, adds=False),
-        Case("fc_backward_data", name, {"acts_grad": d, "weights": w}, {"inputs_grad": inputs}, fc_backward_data(inputs),
-             sums=O, exact=exact, cost=cost_of_inputs if check else None, at=x),
+        data,
+        behind_relu(data, "fc_relu_backward_data", "inputs", x),
         Case("fc_backward_weights", name, {"inputs": x, "acts_grad": d}, {"weights_grad": (I, O)}, fc_backward_weights,
              sums=images, exact=exact, cost=cost_of_weights if check else None, at=w),
         update_case(name, x, d, exact),

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import Case, integers, normal
+from . import Case, behind_relu, integers, normal
 
 
 def outputs(shape, size, stride, start):
@@ -80,12 +80,14 @@ def cases(name, shape, acts_shape=None, *, small=False, check=False, **scalars):
 
     ins, outs = {"inputs": inputs}, {"acts": acts_shape}
     grad, ins_grad = {"acts_grad": acts_grad}, {"inputs_grad": shape}
+    shared = Case("avg_pool_backward", name, grad, ins_grad, backward, scalars, sums=overlap, exact=exact, cost=cost(np.mean), at=inputs)
     return [
         Case("max_pool_forward", name, ins, outs, forward(np.max), scalars, exact=True),
         Case("avg_pool_forward", name, ins, outs, forward(np.mean), scalars, sums=max(areas), exact=exact),
         Case("max_pool_backward", name, ins | {"acts": acts} | grad, ins_grad, max_pool_backward, scalars, max_magnitude,
              sums=overlap, exact=small, cost=cost(np.max), at=inputs),
-        Case("avg_pool_backward", name, grad, ins_grad, backward, scalars, sums=overlap, exact=exact, cost=cost(np.mean), at=inputs),
+        shared,
+        behind_relu(shared, "avg_pool_relu_backward", "inputs", inputs),
         Case("avg_pool_forward", f"{name}-sum", ins, outs, forward(np.sum), scalars | {"sum": True}, sums=max(areas), exact=small),
         Case("avg_pool_backward", f"{name}-sum", grad, ins_grad, backward, scalars | {"sum": True}, sums=overlap, exact=small, cost=cost(np.sum), at=inputs),
         Case("maxabs_pool_forward", name, ins, outs, forward(maxabs), scalars, exact=True),

@@ -52,8 +52,7 @@ struct GatherPlans {
     return std::max(few ? workspace_bytes(*few_plan, stream) : 0,
                     many ? workspace_bytes(*many_plan, stream) : 0);
   }
-  void run(In inputs, In filters, Out outputs, void* memory,
-           const Epilogue<T>& epilogue = {}) const {
+  void run(In inputs, In filters, Out outputs, void* memory, const Epilogue<T>& epilogue) const {
     if (many)
       many_plan->run(stream, images_from<T>(inputs, 0, many), filters,
                      images_from<T>(outputs, 0, many), memory, epilogue);
@@ -199,18 +198,45 @@ std::int64_t conv_backward_data_workspace(Stream stream, In acts_grad, In filter
   return bytes;
 }
 
-void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad, Out workspace,
-                        int stride, int padding, int groups, Precision precision) {
+namespace {
+
+void backward_data(const char* op, Stream stream, In acts_grad, In filters, Out images_grad,
+                   Out workspace, int stride, int padding, int groups, Precision precision,
+                   In images = {}) {
   const ConvProblem problem =
-      conv_problem(__func__, images_grad, filters, acts_grad, stride, padding, groups);
-  check_workspace(__func__, workspace,
+      conv_problem(op, images_grad, filters, acts_grad, stride, padding, groups);
+  check_workspace(op, workspace,
                   conv_backward_data_workspace(stream, acts_grad, filters, images_grad, stride,
                                                padding, groups, precision));
   WITH_FLOAT_TYPE(images_grad, [&]<class T>(T) {
     with_gather<T>(stream, problem, true, precision, [&](const auto& plan) {
-      plan.run(acts_grad, filters, images_grad, workspace.ptr);
+      plan.run(acts_grad, filters, images_grad, workspace.ptr,
+               relu_epilogue<T>(images, images_grad));
     });
   });
+}
+
+}  // namespace
+
+void conv_backward_data(Stream stream, In acts_grad, In filters, Out images_grad, Out workspace,
+                        int stride, int padding, int groups, Precision precision) {
+  backward_data(__func__, stream, acts_grad, filters, images_grad, workspace, stride, padding,
+                groups, precision);
+}
+
+std::int64_t conv_relu_backward_data_workspace(Stream stream, In acts_grad, In filters, In,
+                                               Out images_grad, int stride, int padding,
+                                               int groups, Precision precision) {
+  return conv_backward_data_workspace(stream, acts_grad, filters, images_grad, stride, padding,
+                                      groups, precision);
+}
+
+void conv_relu_backward_data(Stream stream, In acts_grad, In filters, In images, Out images_grad,
+                             Out workspace, int stride, int padding, int groups,
+                             Precision precision) {
+  CHECK_RELU(images, images_grad);
+  backward_data(__func__, stream, acts_grad, filters, images_grad, workspace, stride, padding,
+                groups, precision, images);
 }
 
 std::int64_t conv_backward_filters_workspace(Stream stream, In images, In acts_grad,

@@ -382,14 +382,35 @@ std::int64_t fc_backward_data_workspace(Stream stream, In acts_grad, In weights,
   return bytes;
 }
 
-void fc_backward_data(Stream stream, In acts_grad, In weights, Out inputs_grad, Out workspace,
-                      Precision) {
-  const FcProblem problem = fc_problem(__func__, inputs_grad, weights, acts_grad);
-  check_workspace(__func__, workspace,
+namespace {
+
+void backward_data(const char* op, Stream stream, In acts_grad, In weights, Out inputs_grad,
+                   Out workspace, In inputs = {}) {
+  const FcProblem problem = fc_problem(op, inputs_grad, weights, acts_grad);
+  check_workspace(op, workspace,
                   fc_backward_data_workspace(stream, acts_grad, weights, inputs_grad, {}));
   WITH_FLOAT_TYPE(inputs_grad, [&]<class T>(T) {
-    with_backward_data<T>(problem, [&](const auto& plan) { plan.run(stream, acts_grad, weights, inputs_grad, workspace.ptr); });
+    const Epilogue<T> epilogue = relu_epilogue<T>(inputs, inputs_grad);
+    with_backward_data<T>(problem, [&](const auto& plan) { plan.run(stream, acts_grad, weights, inputs_grad, workspace.ptr, epilogue); });
   });
+}
+
+}  // namespace
+
+void fc_backward_data(Stream stream, In acts_grad, In weights, Out inputs_grad, Out workspace,
+                      Precision) {
+  backward_data(__func__, stream, acts_grad, weights, inputs_grad, workspace);
+}
+
+std::int64_t fc_relu_backward_data_workspace(Stream stream, In acts_grad, In weights, In,
+                                             Out inputs_grad, Precision) {
+  return fc_backward_data_workspace(stream, acts_grad, weights, inputs_grad, {});
+}
+
+void fc_relu_backward_data(Stream stream, In acts_grad, In weights, In inputs, Out inputs_grad,
+                           Out workspace, Precision) {
+  CHECK_RELU(inputs, inputs_grad);
+  backward_data(__func__, stream, acts_grad, weights, inputs_grad, workspace, inputs);
 }
 
 std::int64_t fc_backward_weights_workspace(Stream stream, In inputs, In acts_grad,

@@ -179,7 +179,7 @@ struct FewBackwardData {
 
   T* divide(WorkspaceParts& memory, int) const { return memory.take<T>(pitch * p.images); }
 
-  void run(Stream stream, In acts_grad_tensor, In weights_tensor, Out inputs_grad_tensor, void* memory) const {
+  void run(Stream stream, In acts_grad_tensor, In weights_tensor, Out inputs_grad_tensor, void* memory, const Epilogue<T>& epilogue) const {
     WorkspaceParts workspace(memory);
     T* acts_grad = divide(workspace, thread_count(stream));
     const auto weights = rows_of<T>(weights_tensor);
@@ -198,7 +198,7 @@ struct FewBackwardData {
           kernels[tile.count - 1](weights, first, rows, acts_grad + tile.first * pitch, pitch, sums);
           for (int i = 0; i < rows; ++i)
             for (int n = 0; n < tile.count; ++n)
-              inputs_grad.store(inputs_grad.row(first + i) + tile.first + n, sums[i * tile.count + n]);
+              store_lanes(inputs_grad.row(first + i) + tile.first + n, sums + i * tile.count + n, 1, inputs_grad.add, epilogue);
         }
     });
   }

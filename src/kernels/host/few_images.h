@@ -141,9 +141,12 @@ class PixelStore {
     if (step_ == images_) {
       count *= images_;
       int i = 0;
-      for (; i + lanes<T> <= count; i += lanes<T>) store(target + i, finished(load(sums + i), add_ ? load(target + i) : Vector<T>{}, channel));
+      for (; i + lanes<T> <= count; i += lanes<T>)
+        store(target + i, finished(load(sums + i), add_ ? load(target + i) : Vector<T>{}, channel,
+                                   epilogue_.acts ? load(epilogue_.acts_at(target + i)) : Vector<T>{}));
       if (i < count) {
-        const Vector<T> last = finished(load(sums + i), add_ ? load_first(target + i, count - i) : Vector<T>{}, channel);
+        const Vector<T> last = finished(load(sums + i), add_ ? load_first(target + i, count - i) : Vector<T>{}, channel,
+                                        epilogue_.acts ? load_first(epilogue_.acts_at(target + i), count - i) : Vector<T>{});
         std::memcpy(target + i, &last, (count - i) * sizeof(T));
       }
       return;
@@ -152,18 +155,20 @@ class PixelStore {
     if (pixels_)
       for (; i + pixels_ <= count; i += pixels_) {
         T* to = target + i * step_;
-        store(to, finished(__builtin_shuffle(load(sums + i * images_), order_), add_ ? load(to) : Vector<T>{}, channel));
+        store(to, finished(__builtin_shuffle(load(sums + i * images_), order_), add_ ? load(to) : Vector<T>{}, channel,
+                           epilogue_.acts ? load(epilogue_.acts_at(to)) : Vector<T>{}));
       }
     for (; i < count; ++i) store_lanes(target + i * step_, sums + i * images_, images_, add_, epilogue_, channel);
   }
 
  private:
-  // Of a channel's sums, and what is there before.
-  simd::Vector<T> finished(simd::Vector<T> values, simd::Vector<T> before, std::int64_t channel) const {
+  // Of a channel's sums, what is there before, and the acts of a relu.
+  simd::Vector<T> finished(simd::Vector<T> values, simd::Vector<T> before, std::int64_t channel, simd::Vector<T> acts) const {
     using namespace simd;
     if (add_) values = before + values;
     if (epilogue_.biases) values += broadcast(epilogue_.biases[channel]);
-    return epilogue_.relu ? values < Vector<T>{} ? Vector<T>{} : values : values;
+    if (epilogue_.relu) values = values < Vector<T>{} ? Vector<T>{} : values;
+    return epilogue_.acts ? relu_gradients<T>(values, acts) : values;
   }
 
   std::int64_t step_;

@@ -47,6 +47,12 @@ struct Target {
 template <class T>
 using Microkernel = void (*)(const Segment<T>* segments, int count, const Target<T>& target);
 
+// relu_gradient of vectors.
+template <class T>
+ALWAYS_INLINE simd::Vector<T> relu_gradients(simd::Vector<T> grad, simd::Vector<T> acts) {
+  return grad * (acts > simd::Vector<T>{} ? simd::broadcast(T(1)) : simd::Vector<T>{});
+}
+
 // Tiles of this many rows exist, for 1, 2, 4, 8 vectors (0: none).
 template <class T>
 constexpr int max_rows(int vectors) {
@@ -89,6 +95,11 @@ template <class T, int rows, int vectors, Order order>
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i, soon += segments[s].prefetch_step)
         __builtin_prefetch(soon), __builtin_prefetch(soon + 64 / int(sizeof(T)));
+    if (target.epilogue.acts)  // some with each segment: all at once would keep the operands waiting
+      for (int i = rows * s / count; i < rows * (s + 1) / count; ++i)
+#pragma GCC unroll 8
+        for (int j = 0; j < vectors; ++j)
+          __builtin_prefetch(target.epilogue.acts_at(target.data + (target.rows ? target.rows[i] : i * width) + j * apart));
     for (int k = segments[s].length; k > 0; --k) {
       if constexpr (rows >= vectors) {
         Vector<T> values[vectors];
@@ -137,6 +148,10 @@ template <class T, int rows, int vectors, Order order>
     if (target.epilogue.relu)
 #pragma GCC unroll 8
       for (int j = 0; j < vectors; ++j) sums[i][j] = sums[i][j] < Vector<T>{} ? Vector<T>{} : sums[i][j];
+    if (target.epilogue.acts)
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j)
+        sums[i][j] = relu_gradients<T>(sums[i][j], load(target.epilogue.acts_at(row + j * apart)));
     if (target.stream)
 #pragma GCC unroll 8
       for (int j = 0; j < vectors; ++j) stream_store(row + j * apart, sums[i][j]);

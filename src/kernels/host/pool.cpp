@@ -43,6 +43,45 @@ void pass_to_best(Stream stream, const Images<const T>& in, const Images<const T
   });
 }
 
+// inputs: the acts of a relu, or null.
+void share_out(Stream stream, In acts_grad, In inputs, Out inputs_grad, const WindowGrid& windows, bool sum) {
+  WITH_FLOAT_TYPE(acts_grad, [&]<class T>(T) {
+    const auto grads = images_of<T>(acts_grad), in = images_of<T>(inputs);
+    const auto out = images_of<T>(inputs_grad);
+    const bool relu = in.data;
+    const std::int64_t ahead = 4 * grads.pitch;
+    const std::int64_t pitch_of_relu = relu ? in.pitch : out.pitch;
+    const int images = with_padding<T>(out.images, {grads.pitch, out.pitch, pitch_of_relu});
+    std::vector<T> shares;  // of (y, x)
+    for (int y = 0; y < grads.height; ++y)
+      for (int x = 0; x < grads.width; ++x) shares.push_back(sum ? T(1) : 1 / T(windows.down.length(y) * windows.across.length(x)));
+    if (are_few<T>(out.images, {out.pitch, grads.pitch, pitch_of_relu})) {
+      const auto fill = [&](int c, int y, T* share, T*) {
+        spread(share, windows.across.stride * out.pitch, grads.row(c, y, 0), grads.pitch, grads.images, grads.width,
+               [of_row = shares.data() + y * grads.width](int x, T grad) { return grad * of_row[x]; });
+      };
+      sum_windows<T>(stream, relu ? &in : nullptr, out, windows, relu, fill, [](auto sum, auto, auto share, auto) { return sum + share; });
+      return;
+    }
+    for_pixels_in_windows(stream, out, windows, [&](int c, int v, int u, const WindowsWith& holding) {
+      for_tiles<T>(images, [&](int n, auto total) {
+        for (int y = holding.top; y < holding.bottom; ++y) {
+          const T* grad = grads.row(c, y, holding.left) + n;
+          for (int x = holding.left; x < holding.right; ++x, grad += grads.pitch) {
+            const T share = shares[y * grads.width + x];
+            total.update(ahead, [share](auto total, auto grad) { return total + grad * share; }, grad);
+          }
+        }
+        if (relu) {
+          if (out.add) total.update(0, [](auto total, auto before) { return before + total; }, out.row(c, v, u) + n);
+          total.update(4 * in.pitch, [](auto total, auto act) { return total * (act > decltype(act){} ? decltype(act){} + T(1) : decltype(act){}); }, in.row(c, v, u) + n);
+        }
+        total.store(out.row(c, v, u) + n, out.add && !relu);
+      });
+    });
+  });
+}
+
 }  // namespace
 
 void max_pool_forward(Stream stream, In inputs, Out acts, int size, int stride, int start) {
@@ -120,35 +159,14 @@ void avg_pool_forward(Stream stream, In inputs, Out acts, int size, int stride, 
 void avg_pool_backward(Stream stream, In acts_grad, Out inputs_grad, int size, int stride, int start, bool sum) {
   const WindowGrid windows = windows_of(__func__, inputs_grad.shape, acts_grad.shape, size, stride, start);
   CHECK_DTYPE(inputs_grad, acts_grad.dtype);
-  WITH_FLOAT_TYPE(acts_grad, [&]<class T>(T) {
-    const auto grads = images_of<T>(acts_grad);
-    const auto out = images_of<T>(inputs_grad);
-    const std::int64_t ahead = 4 * grads.pitch;
-    const int images = with_padding<T>(out.images, {grads.pitch, out.pitch});
-    std::vector<T> shares;  // of (y, x)
-    for (int y = 0; y < grads.height; ++y)
-      for (int x = 0; x < grads.width; ++x) shares.push_back(sum ? T(1) : 1 / T(windows.down.length(y) * windows.across.length(x)));
-    if (are_few<T>(out.images, {out.pitch, grads.pitch})) {
-      const auto fill = [&](int c, int y, T* share, T*) {
-        spread(share, windows.across.stride * out.pitch, grads.row(c, y, 0), grads.pitch, grads.images, grads.width,
-               [of_row = shares.data() + y * grads.width](int x, T grad) { return grad * of_row[x]; });
-      };
-      sum_windows<T>(stream, nullptr, out, windows, false, fill, [](auto sum, auto, auto share, auto) { return sum + share; });
-      return;
-    }
-    for_pixels_in_windows(stream, out, windows, [&](int c, int v, int u, const WindowsWith& holding) {
-      for_tiles<T>(images, [&](int n, auto total) {
-        for (int y = holding.top; y < holding.bottom; ++y) {
-          const T* grad = grads.row(c, y, holding.left) + n;
-          for (int x = holding.left; x < holding.right; ++x, grad += grads.pitch) {
-            const T share = shares[y * grads.width + x];
-            total.update(ahead, [share](auto total, auto grad) { return total + grad * share; }, grad);
-          }
-        }
-        total.store(out.row(c, v, u) + n, out.add);
-      });
-    });
-  });
+  share_out(stream, acts_grad, {}, inputs_grad, windows, sum);
+}
+
+void avg_pool_relu_backward(Stream stream, In acts_grad, In inputs, Out inputs_grad, int size, int stride, int start, bool sum) {
+  const WindowGrid windows = windows_of(__func__, inputs_grad.shape, acts_grad.shape, size, stride, start);
+  CHECK_DTYPE(inputs_grad, acts_grad.dtype);
+  CHECK_LIKE(inputs, inputs_grad);
+  share_out(stream, acts_grad, inputs, inputs_grad, windows, sum);
 }
 
 }  // namespace convnet

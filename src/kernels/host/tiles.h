@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../tensor.h"
+#include "loops.h"
 #include "microkernel.h"
 #include "parallel.h"
 
@@ -103,20 +104,21 @@ template <class T>
 void store_lanes(T* target, const T* source, int count, bool add, const Epilogue<T>& epilogue = {},
                  std::int64_t channel = 0) {
   for (int j = 0; j < count; ++j)
-    target[j] = epilogue(add ? target[j] + source[j] : source[j], channel);
+    target[j] = epilogue.masked(epilogue(add ? target[j] + source[j] : source[j], channel), target + j);
 }
 
-// The epilogue of acts that are stored, for what does not store them by the inner loop of microkernel.h.
+// The epilogue of outputs that are stored, for what does not store them by the inner loop of microkernel.h.
 template <class T>
-void finish(Stream stream, const Out& acts, std::int64_t rows_of_channel, const Epilogue<T>& epilogue) {
-  if (!epilogue.biases && !epilogue.relu) return;
-  const auto rows = rows_of<T>(acts);
+void finish(Stream stream, const Out& outputs, std::int64_t rows_of_channel, const Epilogue<T>& epilogue) {
+  if (!epilogue.biases && !epilogue.relu && !epilogue.acts) return;
+  const auto rows = rows_of<T>(outputs);
   constexpr std::int64_t rows_at_once = 256;
   parallel_for(stream, ceil_div(rows.rows, rows_at_once), [&](std::int64_t task, int) {
     for (std::int64_t r = task * rows_at_once; r < std::min(rows.rows, (task + 1) * rows_at_once); ++r) {
       T* row = rows.row(r);
       const std::int64_t channel = r / rows_of_channel;
-      for (int n = 0; n < rows.images; ++n) row[n] = epilogue(row[n], channel);
+      if (epilogue.acts) relu_row(row, epilogue.acts_at(row), rows.images);
+      else for (int n = 0; n < rows.images; ++n) row[n] = epilogue(row[n], channel);
     }
   });
 }
