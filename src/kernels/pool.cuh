@@ -66,10 +66,11 @@ __global__ void avg_pool_forward_kernel(Images<const T> inputs, Images<T> acts, 
   acts.store(&acts.row(c, y, x)[n], total / Computed<T>(area));
 }
 
-// Threads: x = image, y = row (channel, y, x) of inputs. inputs: the acts of a relu, or null.
+// Threads: x = image, y = row (channel, y, x) of inputs. inputs: the acts of a relu, or null. Of bfloat16 the compiler would
+// make room for six blocks, and spill 8 bytes (sm_80, sm_90). 0 leaves it to itself.
 template <class T>
-__global__ void __launch_bounds__(rows_threads) avg_pool_backward_kernel(Images<const T> acts_grad, Images<T> inputs_grad, WindowGrid windows, bool sum,
-                                                                         Images<const T> inputs) {
+__global__ void __launch_bounds__(rows_threads, sizeof(T) == 2 ? 4 : 0)
+avg_pool_backward_kernel(Images<const T> acts_grad, Images<T> inputs_grad, WindowGrid windows, bool sum, Images<const T> inputs) {
   const Place place = this_place();
   if (place.row >= inputs_grad.rows() || place.n >= inputs_grad.images) return;
   const auto [c, v, u, n] = element_at(inputs_grad, place);
