@@ -120,9 +120,12 @@ void define_ops(py::module_& m) {
 
   OP(softmax_forward, "inputs"_a, "acts"_a);
   OP(softmax_backward, "acts"_a, "acts_grad"_a, "inputs_grad"_a);
-  OP(logreg_forward, "labels"_a, "probs"_a, "costs"_a, named, "topk"_a);
+  OP(logreg_forward, "labels"_a, "probs"_a, "costs"_a, "workspace"_a, named, "topk"_a);
+  WORKSPACE(logreg_forward, "labels"_a, "probs"_a, "costs"_a, named, "topk"_a);
   OP(logreg_backward, "labels"_a, "probs"_a, "probs_grad"_a, named, "coeff"_a);
   OP(logreg_softmax_backward, "labels"_a, "probs"_a, "inputs_grad"_a, named, "coeff"_a);
+  OP(logreg_softmax, "labels"_a, "inputs"_a, "state"_a, "probs"_a, "costs"_a, "inputs_grad"_a, "workspace"_a, named, "topk"_a, "coeff"_a);
+  WORKSPACE(logreg_softmax, "labels"_a, "inputs"_a, "state"_a, "probs"_a, "costs"_a, "inputs_grad"_a, named, "topk"_a, "coeff"_a);
 
   OP(sum2_forward, "inputs"_a, "costs"_a);
   OP(gsum2_forward, "gates"_a, "inputs"_a, "costs"_a);

@@ -61,7 +61,7 @@ RESHAPED = {"fc_forward", "fc_bias_forward", "fc_backward_data", "bias_backward"
 # Tensors that are not of the call's floating type.
 DTYPES = {"state": "float64", "costs": "float64", "pixels": "uint8", "halves": "float16"}
 # Ops that read and overwrite what the caller gives.
-UPDATES = {"sgd_update", "fc_backward_update", "tree_update", "adaptive_update", "limit_norms", "limit_spreads", "check_finite"}
+UPDATES = {"sgd_update", "fc_backward_update", "tree_update", "adaptive_update", "limit_norms", "limit_spreads", "check_finite", "logreg_softmax"}
 DEFAULTS = {"stride": 1, "padding": 0, "groups": 1, "start": 0, "a": 1.0, "b": 1.0, "bias": 1.0, "dropout.scale": 1.0, "seed": 0,
             "purpose": 0, "first_image": 0, "random": False, "view": 0, "images_per_crop": 1, "noisy_image_forward.scale": 1.0, "topk": 1, "coeff": 1.0, "factor": 1.0, "momentum": 0.0, "decay": 0.0,
             "blocked": False, "relu": False, "rate_slot": 0, "positive_weight": 1.0, "sum": False, "top": 0, "left": 0, "down": 1, "across": 1,

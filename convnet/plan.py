@@ -21,6 +21,7 @@ from .passes import (
     fuse_costs,
     fuse_lrn_pools,
     fuse_relus,
+    fuse_softmax_costs,
     fuse_updates,
     join_updates,
     recompute,
@@ -84,6 +85,7 @@ class Plan:
         device = next(iter(devices.values()))
         self.steps = drop_unread(fuse_costs(steps), self._kept_roots())
         if fuse:
+            self.steps = fuse_softmax_costs(self.steps)
             for fusing in (fuse_biases, fuse_relus, partial(fuse_updates, on_host=device.backend == "host"), fuse_lrn_pools, join_updates):
                 self.steps = fusing(self.steps, self._kept_roots())
         self.steps = update_early(self.steps)

@@ -138,6 +138,29 @@ def test_max_pooling_over_normalized_maps(device, case, add, tight):
         assert run.result(fused[1]) == run.result(separate[1])
 
 
+@cases("logreg_softmax")
+@pytest.mark.parametrize("tight", [False, True])
+def test_softmax_with_its_cost_and_gradient(device, case, tight):
+    topk, coeff = ({name: case.scalars[name]} for name in ("topk", "coeff"))
+    for dtype in ("float32", "float64", *("bfloat16",) * (device.backend in PRECISIONS["bf16"])):
+        run, computed = Calls(device, dtype, tight), "float32" if dtype == "bfloat16" else dtype
+        labels, inputs = run.arena.holding(case.inputs["labels"], computed, tight), run.holding(case.inputs["inputs"])
+        made = [[run.arena.holding(case.initial["state"], "float64"), run.arena.tensor(inputs.shape, computed, tight), run.arena.tensor((3,), "float64"),
+                 run.arena.tensor(inputs.shape, dtype, tight)] for _ in range(2)]
+        run("logreg_softmax", labels, inputs, *made[0], **case.scalars)
+        state, probs, costs, gradient = made[1]
+        exact, exact_gradient = (inputs, gradient) if dtype == computed else (run.arena.tensor(inputs.shape, computed, tight) for _ in range(2))
+        if dtype != computed:
+            run("scaled_copy", inputs, exact, factor=1.0)
+        run("softmax_forward", exact, probs)
+        run("logreg_forward", labels, probs, costs, **topk)
+        run("logreg_softmax_backward", labels, probs, exact_gradient, **coeff)
+        if dtype != computed:
+            run("scaled_copy", exact_gradient, gradient, factor=1.0)
+        run("check_finite", costs, state)
+        assert [run.result(tensor) for tensor in made[0]] == [run.result(tensor) for tensor in made[1]]
+
+
 @cases("fc_backward_update")
 @pytest.mark.parametrize("tight", [False, True])
 def test_an_update_behind_the_product_that_makes_its_gradient(device, case, tight):
@@ -303,6 +326,33 @@ def test_under_frozen_weights_there_is_only_its_forward_pass():
     assert [step.op for step in steps] == BOTH[:1]
 
 
+def costs_of(layers, **settings):
+    return [step.op for step in steps_of(layers, "probs", "logprob", "more", **settings)]
+
+
+def test_softmax_is_one_step_with_its_cost_and_gradient():
+    assert costs_of(fc("fc3", "data", 4)) == costs_of(fc("fc3", "data", 4), keep=("probs", "logprob")) == ["logreg_softmax"]
+    assert costs_of(fc("fc3", "data", 4), phase="test") == ["softmax_forward", "logreg_forward"]
+
+
+@pytest.mark.parametrize("more", [{"type": "cost.logreg", "inputs": "labels,probs"}, {"type": "cost.sum2", "inputs": "probs"}], ids=["two costs of classes", "another cost"])
+def test_a_softmax_with_other_readers_stays(more):
+    ops = [step.op for step in steps_of_net(fc("fc3", "data", 4), below=section("more", **more))]
+    assert ops.count("softmax_forward") == ops.count("logreg_forward") - (more["type"] == "cost.logreg") == 1 and "logreg_softmax" not in ops
+
+
+def test_a_gradient_of_the_inputs_with_another_part_stays():
+    """Which of two costs is first in backward is the order of the layers: only the first overwrites."""
+    ops = [[step.op for step in steps_of_net(fc("fc3", "data", 4) + above, below=below)] for more in [section("more", type="cost.sum2", inputs="fc3")]
+           for above, below in ((more, ""), ("", more))]
+    assert ["logreg_softmax" in found for found in ops] == [True, False]
+
+
+def test_other_devices_look_at_the_cost_themselves():
+    steps = [step for step in open_net("host", two_columns(1), SMALL).compile(8, "train").steps if step.layer == "logprob"]
+    assert sorted((step.op, step.device) for step in steps) == [("check_finite", 1), ("copy", 1), ("logreg_softmax", 0)]
+
+
 def updates(steps, *layers):
     """The products that make the gradients of these layers' weights, and what updates them."""
     return [step.op for step in steps if "weights" in step.op or ("update" in step.op and {f"{name}.W0" for name in layers} & {value.name for value in step.writes})]
@@ -334,8 +384,8 @@ def joined(steps):
     return [[value.name for value in step.writes if not value.name.endswith(".inc")] for step in steps if step.op.startswith("sgd_update")]
 
 
-def steps_of_net(layers, **options):
-    layers = DATA + LABELS + layers + COST
+def steps_of_net(layers, below="", **options):
+    layers = DATA + LABELS + layers + COST + below
     with small_net(layers, params_of(layers), **options) as net:
         return net.compile(5, "train").steps
 

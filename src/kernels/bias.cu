@@ -37,8 +37,7 @@ void bias_forward(Stream stream, In biases, Out acts) {
 void bias_backward(Stream stream, In acts_grad, Out biases_grad, Out workspace) {
   const std::int64_t rows = rows_per_bias(__func__, biases_grad.shape, acts_grad.shape);
   CHECK_DTYPE(biases_grad, computed(acts_grad.dtype));
-  CHECK_DTYPE(workspace, Dtype::uint8);
-  CHECK(workspace.shape.size() >= bias_backward_workspace(stream, acts_grad, biases_grad));
+  CHECK_WORKSPACE(workspace, bias_backward_workspace(stream, acts_grad, biases_grad));
   const BiasBlocks blocks = bias_blocks(acts_grad, biases_grad);
   const Grid grid = {dim3(unsigned(biases_grad.shape[0]), blocks.parts), dim3(blocks.pieces, blocks.rows)};
   WITH_STORED_TYPE(acts_grad, [&]<class T>(T) {

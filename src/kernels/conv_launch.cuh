@@ -121,10 +121,6 @@ inline void check_precision(const char* op, Dtype dtype, Precision precision) {
     fail_check(op, "activities in bfloat16: expected precision bf16 or exact");
 }
 
-#define CHECK_WORKSPACE(workspace, bytes)   \
-  CHECK_DTYPE(workspace, Dtype::uint8);     \
-  CHECK((workspace).shape.size() >= (bytes))
-
 // Every piece of every row can be moved at once, those of a group's filters too.
 template <class Filters, class A, class B>
 bool is_vector(const Filters& filters, const A& a, const B& b, int groups) {

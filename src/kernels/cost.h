@@ -1,6 +1,8 @@
 // Multinomial logistic regression: what device code and host share.
 #pragma once
+#include <cmath>
 #include "ops.h"
+#include "sgd.h"
 
 namespace convnet {
 
@@ -15,6 +17,16 @@ HOST_DEVICE bool is_class(T label, std::int64_t classes) {
 HOST_DEVICE inline double credit_of(int likelier, int tied, int topk) {
   const int slots = topk - likelier;
   return slots <= 0 ? 0 : tied <= slots ? 1 : double(slots) / tied;
+}
+
+// What an image adds to the three costs.
+struct LogregTerms {
+  double of[3];
+};
+template <class T>
+HOST_DEVICE LogregTerms logreg_terms(T prob, int likelier, int tied, int topk) {
+  const double missed = prob == prob ? 1 : double(prob);  // or NaN, as the cost
+  return {{-std::log(double(prob)), missed - credit_of(likelier, tied, 1), missed - credit_of(likelier, tied, topk)}};
 }
 
 namespace checks {
@@ -39,6 +51,15 @@ inline void logreg_backward(const In& labels, const In& probs, const Out& probs_
 inline void logreg_softmax_backward(const In& labels, const In& probs, const Out& inputs_grad) {
   labels_like(__func__, labels, probs);
   CHECK_LIKE(inputs_grad, probs);
+}
+
+inline void logreg_softmax(const In& labels, const In& inputs, const Out& state, const Out& probs, const Out& costs, const Out& inputs_grad, int topk) {
+  CHECK_SHAPE(probs, inputs.shape);
+  CHECK_DTYPE(probs, computed(inputs.dtype));
+  logreg_forward(labels, as_in(probs), costs, topk);
+  CHECK_LIKE(inputs_grad, inputs);
+  check_finite(state);
+  CHECK(!probs.add && !costs.add && !inputs_grad.add);
 }
 
 }  // namespace checks

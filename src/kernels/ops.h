@@ -329,7 +329,8 @@ void softmax_backward(Stream, In acts, In acts_grad, Out inputs_grad);
 // An image's credit is the share of the top-k slots that the classes tied with the label would take:
 // 0 if k classes are likelier, 1 if all tied ones fit in, else slots left / number tied.
 // labels: (1, 1, 1, images), whole numbers from 0 (cuda-convnet's rule, SEMANTICS 3.4).
-void logreg_forward(Stream, In labels, In probs, Out costs, int topk);
+void logreg_forward(Stream, In labels, In probs, Out costs, Out workspace, int topk);
+std::int64_t logreg_forward_workspace(Stream, In labels, In probs, Out costs, int topk);
 
 // Gradient of the first cost of logreg_forward by probs, times coeff: -coeff / probs[label] at the label.
 void logreg_backward(Stream, In labels, In probs, Out probs_grad, double coeff);
@@ -337,6 +338,12 @@ void logreg_backward(Stream, In labels, In probs, Out probs_grad, double coeff);
 // logreg_backward and softmax_backward in one, by the inputs of the softmax, with nothing divided:
 //   inputs_grad[c,n] = coeff * (probs[c,n] - (c == label[n]))
 void logreg_softmax_backward(Stream, In labels, In probs, Out inputs_grad, double coeff);
+
+// softmax_forward, logreg_forward, logreg_softmax_backward and check_finite of the costs, to the bit:
+//   probs = softmax of inputs   costs = logreg of labels, probs   inputs_grad[c,n] = coeff * (probs[c,n] - (c == label[n]))
+// Of inputs in bfloat16, labels and probs are float32.
+void logreg_softmax(Stream, In labels, In inputs, Out state, Out probs, Out costs, Out inputs_grad, Out workspace, int topk, double coeff);
+std::int64_t logreg_softmax_workspace(Stream, In labels, In inputs, Out state, Out probs, Out costs, Out inputs_grad, int topk, double coeff);
 
 // Sum of squares. costs: (1,) float64. Its gradient is scaled_copy with the factor 2 coeff.
 //   costs[0] = sum over r,n of inputs[r,n]^2           r: the row, which is channel, y and x

@@ -3,10 +3,6 @@
 
 namespace convnet {
 
-static Grid softmax_grid(const Shape& shape) {
-  return {dim3(unsigned(ceil_div<std::int64_t>(shape.images(), 32))), dim3(32, softmax_lanes)};
-}
-
 void softmax_forward(Stream stream, In inputs, Out acts) {
   checks::softmax_forward(inputs, acts);
   WITH_FLOAT_TYPE(inputs, [&]<class T>(T) {

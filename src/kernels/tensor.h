@@ -154,6 +154,8 @@ void check_dtype(const char* op, const char* name, Dtype dtype, Dtype expected);
 #define CHECK_LIKE(tensor, other) \
   do { CHECK_SHAPE(tensor, (other).shape); CHECK_DTYPE(tensor, (other).dtype); } while (0)
 #define CHECK_DTYPE(tensor, expected) ::convnet::check_dtype(__func__, #tensor, (tensor).dtype, expected)
+#define CHECK_WORKSPACE(workspace, bytes) \
+  do { CHECK_DTYPE(workspace, Dtype::uint8); CHECK((workspace).shape.size() >= (bytes)); } while (0)
 
 // Calls body(T{}) with T the C++ type of `dtype`: these two are the one place where types are told apart.
 template <class Body>

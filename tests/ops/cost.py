@@ -4,7 +4,10 @@ from __future__ import annotations
 import numpy as np
 
 from . import Case, integers, normal
-from .softmax import rounded, softmax_forward
+from .sgd import check_finite
+from .softmax import rounded, softmax_forward, softmax_forward_magnitude
+
+STATE = np.array([5.0, 1.0, 0.1])
 
 
 def is_label(labels, probs):
@@ -13,6 +16,8 @@ def is_label(labels, probs):
 
 
 def logreg_forward(labels, probs, topk):
+    if not is_label(labels, probs).any(0).all():
+        return np.full(3, np.nan)  # a label is none of the classes
     costs = np.zeros(3)
     for n, label in enumerate(labels[0, 0, 0].astype(int)):
         of_image = probs[:, 0, 0, n]
@@ -52,6 +57,28 @@ def forward_case(name, probs, topk, labels=None, exact=False):
                 forward_magnitude, sums=probs.shape[-1], steps=1, exact=exact, keep={"costs": "float64"})
 
 
+def logreg_softmax(labels, inputs, topk, coeff):
+    probs = softmax_forward(inputs)
+    costs = logreg_forward(labels, probs, topk)
+    return check_finite(costs, STATE), probs, costs, logreg_softmax_backward(labels, probs, coeff)
+
+
+def logreg_softmax_magnitude(labels, inputs, topk, coeff):
+    """An error of a probability, relative to it, is an absolute one of its logarithm."""
+    probs, sizes = softmax_forward(inputs), softmax_forward_magnitude(inputs)
+    costs = forward_magnitude(labels, probs, topk)
+    costs[0] += (sizes / probs)[is_label(labels, probs)].sum()
+    return np.zeros(3), sizes, costs, abs(coeff) * (sizes + is_label(labels, probs))
+
+
+def softmax_case(name, inputs, topk=1, coeff=1.0, labels=None, exact=False):
+    labels = labels_of(len(inputs), inputs.shape[-1]) if labels is None else labels
+    overwritten = {"probs": inputs.shape, "costs": (3,), "inputs_grad": inputs.shape}
+    return Case("logreg_softmax", name, {"labels": labels, "inputs": inputs}, {"state": STATE.shape, **overwritten},
+                logreg_softmax, {"topk": topk, "coeff": coeff}, logreg_softmax_magnitude, sums=len(inputs) + inputs.shape[-1], steps=4, exact=exact,
+                initial={"state": STATE, **{name: np.full(shape, np.nan) for name, shape in overwritten.items()}}, keep={"costs": "float64", "state": "float64"}, adds=False)
+
+
 def columns(*images):
     """The probabilities of each image's classes, as a tensor."""
     return np.array(images, np.float64).T.reshape(len(images[0]), 1, 1, len(images))
@@ -68,7 +95,7 @@ def ties_case(name, label, topk, credits_of):
 def no_class_case(name, label):
     """One image's label is none of the three classes."""
     return Case("logreg_forward", name, {"labels": np.array([0.0, label]).reshape(1, 1, 1, 2), "probs": columns((1, 0, 0), (1, 0, 0))}, {"costs": (3,)},
-                lambda labels, probs, topk: np.full(3, np.nan), {"topk": 1}, exact=True, keep={"costs": "float64"}, adds=False)
+                logreg_forward, {"topk": 1}, exact=True, keep={"costs": "float64"}, adds=False)
 
 
 def backward_case(op, name, classes, images, coeff=1.0, check=False):
@@ -109,3 +136,9 @@ for op in ("logreg_backward", "logreg_softmax_backward"):
     CASES += [backward_case(op, f"{classes}-classes-{images}-images", classes, images, coeff)
               for classes, images, coeff in ((1, 1, 1.0), (3, 3, 0.3), (7, 5, -2.0), (17, 129, 1.0))]
     CASES += [backward_case(op, "gradient", 5, 3, 0.7, check=True)]
+CASES += [softmax_case(f"{classes}-classes-{images}-images-top{k}", 2 * normal(classes, 1, 1, images), k, coeff)
+          for classes, images, k, coeff in ((1, 1, 1, 1.0), (3, 3, 2, 0.3), (7, 5, 5, -2.0), (17, 129, 5, 1.0), (40, 33, 3, 1.0), (10, 257, 100, 1.0))]
+CASES += [
+    softmax_case("equal", np.full((8, 1, 1, 3), 0.5), 3),
+    softmax_case("two-labels-that-are-no-class", np.full((4, 1, 1, 4), 0.5), labels=np.array([0.0, 4.0, -1.0, 3.0]).reshape(1, 1, 1, 4), exact=True),
+]

@@ -7,7 +7,7 @@
 
 namespace convnet {
 
-void logreg_forward(Stream, In labels, In probs, Out costs, int topk) {
+void logreg_forward(Stream, In labels, In probs, Out costs, Out, int topk) {
   checks::logreg_forward(labels, probs, costs, topk);
   WITH_FLOAT_TYPE(probs, [&]<class T>(T) {
     const auto p = rows_of<T>(probs);
@@ -26,10 +26,8 @@ void logreg_forward(Stream, In labels, In probs, Out costs, int topk) {
     }
     double sums[3] = {};
     for (int n = 0; n < p.images; ++n) {
-      const double missed = std::isnan(prob[n]) ? double(prob[n]) : 1;
-      sums[0] -= std::log(double(prob[n]));
-      sums[1] += missed - credit_of(likelier[n], tied[n], 1);
-      sums[2] += missed - credit_of(likelier[n], tied[n], topk);
+      const LogregTerms added = logreg_terms(prob[n], likelier[n], tied[n], topk);
+      for (int cost = 0; cost < 3; ++cost) sums[cost] += added.of[cost];
     }
     const auto result = rows_of<double>(costs);
     store_row(result.row(0), 3, result.add, [&](int i) { return sums[i]; });
@@ -65,5 +63,17 @@ void logreg_softmax_backward(Stream stream, In labels, In probs, Out inputs_grad
     });
   });
 }
+
+// One op after the other: what they take is computing.
+void logreg_softmax(Stream stream, In labels, In inputs, Out state, Out probs, Out costs, Out inputs_grad, Out workspace, int topk, double coeff) {
+  checks::logreg_softmax(labels, inputs, state, probs, costs, inputs_grad, topk);
+  softmax_forward(stream, inputs, probs);
+  logreg_forward(stream, labels, as_in(probs), costs, workspace, topk);
+  logreg_softmax_backward(stream, labels, as_in(probs), inputs_grad, coeff);
+  check_finite(stream, as_in(costs), state);
+}
+
+std::int64_t logreg_forward_workspace(Stream, In, In, Out, int) { return 0; }
+std::int64_t logreg_softmax_workspace(Stream, In, In, Out, Out, Out, Out, int, double) { return 0; }
 
 }  // namespace convnet
