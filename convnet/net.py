@@ -53,16 +53,18 @@ class DataSpec:
 class Net:
     """`devices`: by the numbers that the config uses; `mini`: images of a full minibatch; `allocate`: False where it is only looked at;
     `trains`: False where it only predicts, and has no momenta; `precision`: of ops that can be less than exact (ops.h);
-    `fuse`: see Plan; `graphs`: auto, on or off, see options.replays; `sources`: texts of those that layers of one's own name (own_kernels.read_sources);
+    `fuse`: see Plan; `graphs`: auto, on or off, see options.replays; `streams`: queues of a device, 1 or 2,
+    of host always 1, whose queue has all cores; `sources`: texts of those that layers of one's own name (own_kernels.read_sources);
     `ahead`: whether the next minibatch is uploaded while this one is computed; None: but on host, where the same cores
     do both, and a step of cifar-quick takes 1 % longer with 128 images, 4 % with one."""
 
     def __init__(self, config: Config, data: DataSpec, devices: dict[int, Device], seed: int = 1, dtype: str = "float32", mini: int = 128,
                  conserve_mem: bool = False, allocate: bool = True, trains: bool = True, precision: str = "exact",
-                 fuse: bool = True, sources: Mapping[str, str] | None = None, graphs: str = "auto", ahead: bool | None = None):
+                 fuse: bool = True, sources: Mapping[str, str] | None = None, graphs: str = "auto", ahead: bool | None = None, streams: int = 1):
         self.config, self.data, self.devices, self.seed, self.dtype, self.mini, self.conserve_mem = config, data, devices, seed, dtype, mini, conserve_mem
         backend = next(iter(devices.values())).backend
         self.fuse, self.graphs = fuse, replays(graphs, backend)
+        self._beside = {index: device.beside() for index, device in devices.items()} if streams > 1 and backend != "host" else {}
         self.libraries = Libraries(sources or {}, backend)
         self.graph = Graph(config.layers, data.shapes, data.class_tree)
         self.rate_slots = self.graph.rate_slots()
@@ -252,7 +254,7 @@ class Net:
         if phase == "check":
             kept |= {f"{full}_grad": [compiler.weights_gradient(full, device) for device in dict.fromkeys(node.devices)]
                      for node in self.graph.nodes for full, _ in node.owned()}
-        return Plan(steps, kept, self.devices, images, self.conserve_mem, self.precision, self.fuse, self.libraries, self.graphs)
+        return Plan(steps, kept, self.devices, images, self.conserve_mem, self.precision, self.fuse, self.libraries, self.graphs, self._beside)
 
     def _bind(self, plan: Plan) -> None:
         """Gives a plan the arenas; where they are too small, larger ones, which moves every other plan too."""

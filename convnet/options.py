@@ -65,6 +65,7 @@ class Options:
     gpu: list[int] | None = option(None, "the GPU of each of the config's devices 0, 1, ..., as 0,1; on host and simt any numbers", kind="devices", metavar="LIST")
     precision: str = option("exact", "exact; on host fast: convolutions with fewer multiplications and somewhat larger rounding errors; on cuda bf16x3, tf32 or bf16: products on tensor cores, of rounded operands", metavar="NAME")
     graphs: str = option("auto", "on: the steps of a minibatch are captured once, and then run by one call; off: a call each; auto: on, but on cuda", metavar="WHEN")
+    streams: int = option(1, "2: on cuda and simt the gradients of weights and the updates run in a second queue of each device, beside the rest of backward", kind="int", metavar="N")
     conserve_mem: bool = option(False, "take less memory: compute some activities again in backward instead of keeping them", kind="flag")
     strict_legacy: bool = option(False, "old spellings in the config files are ignored or refused, as by the programs that were released", kind="flag")
     log: str | None = option(None, "write one JSON object a line into this file", kind="path", metavar="FILE")
@@ -139,6 +140,8 @@ class Options:
         check_precision(self.precision)
         if self.graphs not in GRAPHS:
             raise CommandLineError(f"--graphs {self.graphs}: expected {', '.join(GRAPHS)}")
+        if self.streams not in (1, 2):
+            raise CommandLineError(f"--streams {self.streams}: expected 1 or 2")
         if self.seed >= 2**32:
             raise CommandLineError(f"--seed {self.seed}: expected a number below {2**32}")
         if self.crop_border is not None and self.inner_size is not None and {"crop_border", "inner_size"} <= self.given:

@@ -297,6 +297,17 @@ def update_early(steps: list[Step]) -> list[Step]:
     return order
 
 
+def only_for_updates(steps: list[Step]) -> set[Step]:
+    """The gradients of weights, and the updates: what writes nothing that a later step of forward or backward reads."""
+    aside, needed = set(), set()
+    for step in reversed(steps):
+        if step.phase != "forward" and step.op != "copy" and not any(value.root in needed for value in step.writes):
+            aside.add(step)
+        if step.phase != "update":
+            needed |= {value.root for value in step.reads}
+    return aside
+
+
 def recompute(steps: list[Step], keep: set[Value]) -> list[Step]:
     """What is cheap to compute is not kept from forward to backward, but computed again (--conserve-mem).
 

@@ -24,6 +24,7 @@ from .passes import (
     fuse_softmax_costs,
     fuse_updates,
     join_updates,
+    only_for_updates,
     recompute,
     store_narrow,
     update_early,
@@ -31,12 +32,17 @@ from .passes import (
 )
 from .recorder import Step, Value, arguments
 
+# By how many of its steps a queue beside may fall behind before the other one waits for the memory of one: a layer or two,
+# for which AlexNet's activities take a tenth more.
+BEHIND = 6
+
 
 @dataclass
 class Span:
-    """When a step of `Plan.traced_run` was reached by its device's queue, started and ended, in seconds.
+    """When a step of `Plan.traced_run` was reached by its queue, started and ended, in seconds.
 
-    `waited_for`: the steps of other devices that had to be done before; without them it starts when it is reached.
+    `waited_for`: the steps of other queues that had to be done before; without them it starts when it is reached.
+    `beside`: it ran in the second queue of its device.
     """
 
     step: Step
@@ -44,6 +50,28 @@ class Span:
     reached: float
     start: float
     end: float
+    beside: bool = False
+
+
+@dataclass
+class Regions:
+    """The addresses that a step reads and writes, each from and to."""
+
+    reads: list[tuple[int, int]]
+    writes: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, step: Step) -> Regions:
+        def region(value: Value) -> tuple[int, int]:
+            tensor = value.bound()
+            return tensor.ptr, tensor.ptr + tensor.nbytes
+
+        return cls([*map(region, step.reads)], [*map(region, step.writes)])
+
+    def meet(self, other: Regions) -> bool:
+        """Whether one writes what the other uses."""
+        return any(start < other_end and other_start < end for written, used in ((self.writes, other.reads + other.writes), (self.reads, other.writes))
+                   for start, end in written for other_start, other_end in used)
 
 
 def fed(step: Step, feeds: dict) -> np.ndarray:
@@ -77,10 +105,12 @@ class Plan:
     conserve: compute again in backward what needs no more than that (--conserve-mem); precision: of ops that can be less than exact.
     fuse: small steps into the large ones before or after them; the same bits in any case. libraries: of layers of one's own.
     graphs: from the second run on, all but the uploads is one graph of the backend (--graphs).
+    beside: a second queue of each device, in which what only updates wait for runs beside the rest (--streams 2); none: one queue a device.
     """
 
     def __init__(self, steps: list[Step], keep: dict[str, list[Value]], devices: dict[int, Device], images: int, conserve: bool = False,
-                 precision: str = "exact", fuse: bool = True, libraries: Libraries | None = None, graphs: bool = False):
+                 precision: str = "exact", fuse: bool = True, libraries: Libraries | None = None, graphs: bool = False,
+                 beside: dict[int, Device] | None = None):
         self.devices, self.images, self.kept, self.libraries, self.graphs = devices, images, keep, libraries, graphs
         device = next(iter(devices.values()))
         self.steps = drop_unread(fuse_costs(steps), self._kept_roots())
@@ -97,18 +127,24 @@ class Plan:
             self.steps = recompute(self.steps, self._kept_roots())
         work_in_place(self.steps, self._kept_roots())
         self._uploads = [step for step in self.steps if step.op == "upload"]
+        self._beside = beside or {}
+        self._aside = only_for_updates(self.steps) if beside else set()
         self._lifetimes = self._find_lifetimes()
-        self._workspaces = {device: self._workspace_bytes(device) for device in devices}
+        self._workspaces = {queue: self._workspace_bytes(queue) for queue in (*devices.values(), *self._beside.values())}
         self.offsets: dict[Value, int] = {}
         self.arena_bytes: dict[int, int] = {}
         for device in devices:
             offsets, total = place([(value, *life) for value, life in self._lifetimes.items() if value.device == device])
             self.offsets |= offsets
-            self.arena_bytes[device] = total + self._workspaces[device]
+            self.arena_bytes[device] = total + sum(size for queue, size in self._workspaces.items() if queue.index == device)
         self._calls: list[Callable[[], None]] = []
         self._graph: Capture | None = None
         self._runs = 0  # since it has these addresses
         self.feeds: dict = {}
+
+    def queue(self, step: Step) -> Device:
+        """In which a step runs."""
+        return (self._beside if step in self._aside else self.devices)[step.device]
 
     def _kept_roots(self) -> set[Value]:
         return {value.root for values in self.kept.values() for value in values}
@@ -119,17 +155,22 @@ class Plan:
             for value in (*step.reads, *step.writes):
                 if not value.root.persistent:
                     lives[value.root] = (lives.get(value.root, (i, i))[0], i)
+        aside = [i for i, step in enumerate(self.steps) if step in self._aside]
+        for at, i in enumerate(aside):
+            last = aside[at + BEHIND] if at + BEHIND < len(aside) else len(self.steps)
+            for value in (*self.steps[i].reads, *self.steps[i].writes):
+                if value.root in lives:
+                    lives[value.root] = (lives[value.root][0], max(lives[value.root][1], last))
         for root in self._kept_roots() & lives.keys():
             lives[root] = (lives[root][0], len(self.steps))
         return lives
 
-    def _workspace_bytes(self, device: int) -> int:
-        ops = self.devices[device].ops
+    def _workspace_bytes(self, queue: Device) -> int:
         sizes = [0]
         for step in self.steps:
-            if step.device == device and hasattr(ops, f"{step.op}_workspace"):
-                shapes = [Tensor(0, value.shape, value.dtype, self.devices[device].pitch(value.shape[-1], value.dtype)) for value in (*step.reads, *step.writes)]
-                sizes.append(getattr(ops, f"{step.op}_workspace")(self.devices[device], *shapes, **step.scalars))
+            if self.queue(step) is queue and hasattr(queue.ops, f"{step.op}_workspace"):
+                shapes = [Tensor(0, value.shape, value.dtype, queue.pitch(value.shape[-1], value.dtype)) for value in (*step.reads, *step.writes)]
+                sizes.append(getattr(queue.ops, f"{step.op}_workspace")(queue, *shapes, **step.scalars))
         return -(-max(sizes) // ALIGNMENT) * ALIGNMENT
 
     def bind(self, arenas: dict[int, int]) -> None:
@@ -144,17 +185,23 @@ class Plan:
         self._calls, self._graph, self._runs = self.calls(self.steps[len(self._uploads):]), None, 0
 
     def calls(self, steps: list[Step]) -> list[Callable[[], None]]:
-        """What queues some of the steps, each behind those of other devices that it waits for."""
-        calls: list[Callable[[], None]] = []
+        """What queues some of the steps, each behind those of other queues that it waits for. The queues beside begin and end with the others."""
+        calls = [call for index, beside in self._beside.items() for call in self._behind(beside, self.devices[index])]
         for step in steps:
-            device = self.devices[step.device]
-            calls += [partial(device.ops.event_wait, device, self._records[other][0]) for other in self._waits[step]]
+            queue = self.queue(step)
+            calls += [partial(queue.ops.event_wait, queue, self._records[other][0]) for other in self._waits[step]]
             calls.append(step.call)
-            calls += [partial(device.ops.event_record, device, event) for event in self._records[step]]
-        return calls
+            calls += [partial(queue.ops.event_record, queue, event) for event in self._records[step]]
+        return calls + [call for index, beside in self._beside.items() for call in self._behind(self.devices[index], beside)]
+
+    @staticmethod
+    def _behind(queue: Device, other: Device) -> list[Callable[[], None]]:
+        """What makes a queue wait for all that is in another."""
+        event = other.new_event()
+        return [partial(other.ops.event_record, other, event), partial(queue.ops.event_wait, queue, event)]
 
     def _call(self, step: Step, arenas: dict[int, int]) -> Callable[[], None]:
-        device = self.devices[step.device]
+        device = self.queue(step)
         if step.op == "upload":
             target = step.writes[0].bound()
             return lambda: device.upload(target, fed(step, self.feeds))
@@ -165,37 +212,41 @@ class Plan:
         if step.op in FUNCTIONS:
             return self.libraries.call(step, device, tensors)
         if hasattr(device.ops, f"{step.op}_workspace"):
-            size = self._workspaces[step.device]
-            tensors.append(Tensor(arenas[step.device] + self.arena_bytes[step.device] - size, (size,), "uint8", size, step.device))
+            size, others = self._workspaces[device], self._workspaces[self._beside[step.device]] if self._beside and step not in self._aside else 0
+            tensors.append(Tensor(arenas[step.device] + self.arena_bytes[step.device] - others - size, (size,), "uint8", size, step.device))
         packed = arguments(device.ops.signatures[step.op], map(device.ops.pack, tensors))
         return partial(getattr(device.ops, step.op), device, *packed, **step.scalars)
 
     def _events(self) -> tuple[dict[Step, list[Step]], dict[Step, list[int]]]:
-        """Which steps wait for which, and the events of those waited for.
+        """Which steps of other queues each step waits for, and the events of those waited for.
 
-        A copy waits for what it reads to be written; whoever next writes over that memory waits for the copy.
+        In each of them it is the last one that wrote what the step uses, or used what it writes, by the addresses: memory that is used
+        again orders steps, too. What is done when something else is that a queue has waited for is not waited for again.
         """
-        waits: dict[Step, list[Step]] = defaultdict(list)
-        for i, copy in enumerate(self.steps):
-            if copy.op != "copy":
-                continue
-            source = copy.reads[0].root
-            producer = max((j for j in range(i) if any(v.root is source for v in self.steps[j].writes)), default=None)
-            if producer is not None:
-                waits[copy].append(self.steps[producer])
-            for later in self.steps[i + 1:]:
-                if later.device == source.device and any(self._overlap(value.root, source) for value in later.writes):
-                    waits[later].append(copy)
-                    break
-        records: dict[Step, list[int]] = defaultdict(list)
+        waits, records = defaultdict(list), defaultdict(list)
+        users: dict[tuple[int, Device], list[Step]] = defaultdict(list)  # of a device's memory, by queue
+        number: dict[Step, int] = {}  # in its queue, from 1
+        done: dict[Step, dict[Device, int]] = {}  # up to which number each queue is, when this step is
+        reached: dict[Device, dict[Device, int]] = defaultdict(dict)  # the same of the last step of a queue
+        regions = {step: Regions.of(step) for step in self.steps}
+        for i, step in enumerate(self.steps):
+            if i == len(self._uploads):
+                reached |= {beside: dict(reached[self.devices[index]]) for index, beside in self._beside.items()}
+            queue, memories = self.queue(step), {value.device for value in (*step.reads, *step.writes)}
+            known = dict(reached[queue])
+            for (memory, other), earlier in users.items():
+                if memory in memories and other is not queue:
+                    new = [step for step in earlier if number[step] > known.get(other, 0)]
+                    if met := next((before for before in reversed(new) if regions[step].meet(regions[before])), None):
+                        waits[step].append(met)
+                        known = {other: max(known.get(other, 0), done[met].get(other, 0)) for other in known.keys() | done[met].keys()}
+            number[step] = known[queue] = known.get(queue, 0) + 1
+            done[step] = reached[queue] = known
+            for memory in memories:
+                users[memory, queue].append(step)
         for step in {other for others in waits.values() for other in others}:
             records[step] = [self.devices[step.device].new_event()]
         return waits, records
-
-    def _overlap(self, a: Value, b: Value) -> bool:
-        if a.device != b.device or a not in self.offsets or b not in self.offsets:
-            return a is b
-        return self.offsets[a] < self.offsets[b] + b.nbytes and self.offsets[b] < self.offsets[a] + a.nbytes
 
     def data(self, device: int) -> list[Step]:
         """The uploads of a device that can be made ahead: all but that of the state."""
@@ -232,7 +283,7 @@ class Plan:
 
     def _capture(self) -> Capture:
         try:
-            return Capture(list(self.devices.values()), self._queue)
+            return Capture([*self.devices.values(), *self._beside.values()], self._queue)
         except RuntimeError as error:
             raise CaptureFailed(f"the steps of {self.images} images could not be captured in a graph ({error}); --graphs off runs them one by one") from error
 
@@ -253,19 +304,19 @@ class Plan:
         self.synchronize()  # of two worker threads, the other could else be at its first step before this event
         self.feeds = feeds
         for step, (reached, start, end) in zip(self.steps, marks, strict=True):
-            device = self.devices[step.device]
-            device.ops.event_record(device, reached)
+            queue = self.queue(step)
+            queue.ops.event_record(queue, reached)
             for other in self._waits[step]:
-                device.ops.event_wait(device, self._records[other][0])
-            device.ops.event_record(device, start)
+                queue.ops.event_wait(queue, self._records[other][0])
+            queue.ops.event_record(queue, start)
             step.call()
-            device.ops.event_record(device, end)
+            queue.ops.event_record(queue, end)
             for event in self._records[step]:
-                device.ops.event_record(device, event)
+                queue.ops.event_record(queue, event)
         self.synchronize()
         times = np.array([[self.devices[step.device].ops.event_seconds(origins[clocks[step.device]], event) for event in events]
                           for step, events in zip(self.steps, marks, strict=True)])
-        return [Span(step, self._waits[step], *row) for step, row in zip(self.steps, (times - times.min()).tolist(), strict=True)]
+        return [Span(step, self._waits[step], *row, beside=step in self._aside) for step, row in zip(self.steps, (times - times.min()).tolist(), strict=True)]
 
     def fetch(self, name: str) -> list[np.ndarray]:
         """Kept values of the last run, once their devices have got there; those of chunks in the order of the images."""
@@ -273,8 +324,8 @@ class Plan:
 
     def synchronize(self) -> None:
         """Waits for all devices; raises what a step raised. No queue starts the next run before all are done."""
-        for device in self.devices.values():
-            device.synchronize()
+        for queue in (*self.devices.values(), *self._beside.values()):
+            queue.synchronize()
 
     def table(self) -> str:
         """The steps as text, one a line, and what crosses between devices."""

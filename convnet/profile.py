@@ -11,7 +11,7 @@ from .backends import Device
 from .errors import CannotCreate, WriteFailed
 from .net import Net
 from .plan import Plan, Span
-from .recorder import Step, Value
+from .recorder import Value
 from .work import bytes_moved, flops
 
 ROUNDS = 5
@@ -27,7 +27,7 @@ def profile(net: Net, plan: Plan, feeds: dict) -> str:
         for times, step in zip(seconds, plan.steps, strict=True):
             start = time.perf_counter()
             step.call()
-            plan.devices[step.device].synchronize()
+            plan.queue(step).synchronize()
             times.append(time.perf_counter() - start)
     peaks = {index: (measured_peak(device, net.dtype), device.ops.measure_bandwidth(device)) for index, device in plan.devices.items()}
 
@@ -84,24 +84,24 @@ def picture(plan: Plan, feeds: dict, title: str, trace_file: str | None, timelin
 def chrome_trace(spans: list[Span], title: str) -> dict:
     """The spans as trace events, which Perfetto and chrome://tracing read.
 
-    A process `devices` with a track for each device, and a process `copies` with one for each device that is copied to,
+    A process `devices` with a track for each queue of a device, and a process `copies` with one for each device that is copied to,
     since copies to two devices can be under way at the same time. What a step waits for is a slice before it, on the
     track of its device: a copy's own time is that of its bytes.
     """
-    def place(step: Step) -> tuple[bool, int]:
-        return step.op == "copy", step.device
+    def place(span: Span) -> tuple[bool, int, bool]:
+        return span.step.op == "copy", span.step.device, span.beside
 
-    tracks = {track: tid for tid, track in enumerate(sorted({place(span.step) for span in spans}), 1)}  # 0 is the idle thread to Perfetto
+    tracks = {track: tid for tid, track in enumerate(sorted({place(span) for span in spans}), 1)}  # 0 is the idle thread to Perfetto
     events = []
-    for (is_copy, device), tid in tracks.items():
-        name, process = (f"copies to device {device}", "copies") if is_copy else (f"device {device}", "devices")
+    for (is_copy, device, beside), tid in tracks.items():
+        name, process = (f"copies to device {device}", "copies") if is_copy else (f"device {device}{', beside' * beside}", "devices")
         events.append({"ph": "M", "pid": 1 + is_copy, "name": "process_name", "args": {"name": process}})
         events.append({"ph": "M", "pid": 1 + is_copy, "tid": tid, "name": "thread_name", "args": {"name": name}})
     ends = {span.step: span.end for span in spans}
     for i, span in enumerate(spans):
         step, seconds = span.step, span.end - span.start
         if span.waited_for:
-            events.append({"ph": "X", "name": f"waits for {timeline.awaited(span, ends)}", "cat": "wait", "pid": 1, "tid": tracks[False, step.device],
+            events.append({"ph": "X", "name": f"waits for {timeline.awaited(span, ends)}", "cat": "wait", "pid": 1, "tid": tracks[False, step.device, span.beside],
                            "ts": span.reached * 1e6, "dur": (span.start - span.reached) * 1e6, "args": {"step": i}})
         args = {"step": i, "layer": step.layer, "phase": step.phase, "reads": [described(value) for value in step.reads],
                 "writes": [described(value) for value in step.writes], "bytes": bytes_moved(step)}
@@ -109,7 +109,7 @@ def chrome_trace(spans: list[Span], title: str) -> dict:
             args |= {"GFLOP/s": round(flops(step) / seconds / 1e9, 2), "GB/s": round(bytes_moved(step) / seconds / 1e9, 2)}
         if step.op == "copy":
             args |= {"from device": step.reads[0].device, "to device": step.device}
-        events.append({"ph": "X", "name": step.op, "cat": timeline.kind_of(step), "pid": 1 + (step.op == "copy"), "tid": tracks[place(step)],
+        events.append({"ph": "X", "name": step.op, "cat": timeline.kind_of(step), "pid": 1 + (step.op == "copy"), "tid": tracks[place(span)],
                        "ts": span.start * 1e6, "dur": seconds * 1e6, "args": args})
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"title": title}}
 

@@ -56,19 +56,19 @@ def awaited(span: Span, ends: dict[Step, float]) -> str:
 
 
 def rows_of(spans: list[Span]) -> list[Row]:
-    """A row for each device, then one for the copies if there are any.
+    """A row for each queue of a device, then one for the copies if there are any.
 
     A copy is made by the queue of the device that gets it, which does nothing else meanwhile: it has its bar in the
     row of copies. A device is idle where it waits for another, and where its queue is empty.
     """
-    devices = sorted({span.step.device for span in spans})
+    queues = sorted({(span.step.device, span.beside) for span in spans})
     total = max(span.end for span in spans)
     ends = {span.step: span.end for span in spans}
     rows, copies = [], Row("copies")
-    for device in devices:
-        row = Row(f"device {device}")
+    for device, beside in queues:
+        row = Row(f"device {device}{', beside' * beside}")
         seconds = dict.fromkeys(("computes", "copies", "waits"), 0.0)
-        for span in (span for span in spans if span.step.device == device):
+        for span in (span for span in spans if (span.step.device, span.beside) == (device, beside)):
             is_copy = span.step.op == "copy"
             bar = Bar(span.start, span.end, kind_of(span.step), span.step.layer)
             if is_copy:

@@ -135,7 +135,7 @@ def train(argv: list[str] | None = None) -> int:
                   isa=host_isa() if backend == "host" else None, tiles=tile_table(backend), devices=device_names(devices), options=options.stored(),
                   resumed=str(resumed) if resumed else None)
         net = Net(config, data, devices, options.seed, "float64" if options.check_grads else "float32", options.mini, options.conserve_mem,
-                  precision=options.precision, sources=sources, graphs=options.graphs)
+                  precision=options.precision, sources=sources, graphs=options.graphs, streams=options.streams)
         warnings += [*dict.fromkeys(text for each in configs for text in each.warnings), *doubts(net, options, resumed), *precision_doubts(options.precision, backend)]
         for text in warnings:
             log.warning(text)
