@@ -236,7 +236,7 @@ def one_step(net):
     plan = net.plan(5, "train")
     plan.run({**dict(enumerate(arrays_for(net))), "state": net.state(0, [0.1] * len(net.rate_slots))})
     plan.synchronize()
-    return {name: net.get(name) for name in net.weight_names()}, plan._workspaces[0]
+    return {name: net.get(name) for name in net.weight_names()}, plan._workspaces[net.devices[0]]
 
 
 def test_a_plan_has_the_workspace_that_the_table_asks_for():
