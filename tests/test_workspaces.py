@@ -86,6 +86,10 @@ def test_workspaces_of_other_ops(backend):
         assert ops.spatial_lrn_backward_workspace(device, maps, maps, maps, maps, **norm) == 3 * 5 * 4 * 7 * 4
         assert ops.lcn_backward_workspace(device, maps, maps, maps, maps, maps, **norm) == 3 * 5 * 4 * 7 * 4
         assert ops.bias_backward_workspace(device, maps, tensor(3)) == 0
+        labels, costs, state = tensor(1, 1, 1, 7), Tensor(0, (3,), "float64", 3), Tensor(0, (2,), "float64", 2)
+        probs = tensor(10, 1, 1, 7)
+        assert ops.logreg_forward_workspace(device, labels, probs, costs, topk=1) == 3 * 7 * 8
+        assert ops.logreg_softmax_workspace(device, labels, probs, state, probs, costs, probs, topk=1, coeff=1.0) == 3 * 7 * 8
         assert ops.fc_forward_workspace(device, inputs, weights, acts) == way(9, 8, 1, 1000, 1)[1] * 9 * 8 * 4 == 3 * 288
         assert ops.fc_backward_data_workspace(device, acts, weights, inputs) == 0
         assert ops.fc_backward_weights_workspace(device, tensor(9, 1000), tensor(7, 1000), tensor(9, 7)) == 0
