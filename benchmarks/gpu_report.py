@@ -79,6 +79,7 @@ def stages(folder: Path, images: int, peer: bool, installed: bool = False) -> li
         train("alexnet-one-gpu", "--map", "1x1", "--precision", *PRECISIONS, *against),
         graphs("cifar-quick", "--map", "1x1", data="dummy:3x32x32"),
         graphs("alexnet", "--map", "2x1"),  # two queues: what one waits for of the other is in the graph
+        *(train("alexnet", "--map", mapping, "--graphs", "on", "--streams", "1", "2", name=f"train-alexnet-streams-{mapping}") for mapping in ("1x1", "2x1")),
     ]
 
 

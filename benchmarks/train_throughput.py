@@ -65,6 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--color-noise", metavar="C", help="as convnet-train has it")
     parser.add_argument("--precision", nargs="+", choices=["fast", "bf16x3", "tf32", "bf16"], default=[], help="let the first mapping take turns with itself at these precisions, and at tf32 and bf16 the fastest way of the peer too")
     parser.add_argument("--graphs", nargs="+", choices=GRAPHS, default=["auto"], help="as convnet-train has it; of several, the first is for all mappings, and with each other the first mapping takes turns with itself")
+    parser.add_argument("--streams", nargs="+", type=int, choices=[1, 2], default=[1], help="the same of the queues of a device")
     parser.add_argument("--on-disk", type=int, metavar="N", help="put the images into data batches of N on the disk first, and train from there")
     parser.add_argument("--without-input", action="store_true", help="let the first mapping take turns with itself without reading, cutting, uploading, cropping and noise: with images that are there")
     parser.add_argument("--mini", type=int, metavar="N", help="images of a minibatch; default: as in the params file, else 128")
@@ -79,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
 
 # ---- ours --------------------------------------------------------------------------------------------------------
 
-def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, mapping: str, precision: str, graphs: str) -> Net:
+def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, mapping: str, precision: str, graphs: str, streams: int) -> Net:
     """The net on the devices of a mapping, with weights."""
     count, threads = (int(word) for word in mapping.partition(":")[0].split("x"))
     if count == 1:
@@ -87,7 +88,7 @@ def open_net(stack: ExitStack, config: Config, data: DataSpec, backend: str, map
             layer.gpu = (0,)
     used = Graph(config.layers, data.shapes).devices
     devices = {index: stack.enter_context(backends.Device(backend, index, 0 if backend == "cuda" else index, threads)) for index in used}
-    net = Net(config, data, devices, precision=precision, graphs=graphs)
+    net = Net(config, data, devices, precision=precision, graphs=graphs, streams=streams)
     net.initialise()
     return net
 
@@ -170,7 +171,7 @@ class WithoutInput(Ours):
         def queue() -> None:
             for call in calls:
                 call()
-        return backends.Capture(list(self.net.devices.values()), queue).launch if self.net.graphs else queue
+        return backends.Capture(self.plan.queues(), queue).launch if self.net.graphs else queue
 
     def step(self) -> tuple[float, float, float]:
         if not self.count:
@@ -293,15 +294,17 @@ def main() -> None:
         batch = provider.read(options.train_range[0])
         data, images = data_spec(provider, batch, options, {}), min(options.mini, batch.images)
 
-        def open_ours(mapping: str, kind: type[Ours] = Ours, precision: str = "exact", graphs: str = arguments.graphs[0]) -> Ours:
+        def open_ours(mapping: str, kind: type[Ours] = Ours, precision: str = "exact", graphs: str = arguments.graphs[0],
+                      streams: int = arguments.streams[0]) -> Ours:
             feed = endless(provider, options.train_range, images)
             stack.callback(feed.close)
             model = config(Path(mapping.partition(":")[2] or arguments.model))
-            return kind(open_net(stack, model, data, backend, mapping, precision, graphs), feed, images, phase, clock)
+            return kind(open_net(stack, model, data, backend, mapping, precision, graphs, streams), feed, images, phase, clock)
 
         contestants = {mapping: open_ours(mapping) for mapping in arguments.map}
         ours = list(contestants.values())
         contestants |= {f"{arguments.map[0]} --graphs {graphs}": open_ours(arguments.map[0], graphs=graphs) for graphs in arguments.graphs[1:]}
+        contestants |= {f"{arguments.map[0]} --streams {streams}": open_ours(arguments.map[0], streams=streams) for streams in arguments.streams[1:]}
         same = [net for mapping, net in contestants.items() if ":" not in mapping.partition(" ")[0]]
         peer, peers, tried = None, {}, []
         if arguments.peer:

@@ -130,7 +130,7 @@ class Plan:
         self._beside = beside or {}
         self._aside = only_for_updates(self.steps) if beside else set()
         self._lifetimes = self._find_lifetimes()
-        self._workspaces = {queue: self._workspace_bytes(queue) for queue in (*devices.values(), *self._beside.values())}
+        self._workspaces = {queue: self._workspace_bytes(queue) for queue in self.queues()}
         self.offsets: dict[Value, int] = {}
         self.arena_bytes: dict[int, int] = {}
         for device in devices:
@@ -141,6 +141,9 @@ class Plan:
         self._graph: Capture | None = None
         self._runs = 0  # since it has these addresses
         self.feeds: dict = {}
+
+    def queues(self) -> list[Device]:
+        return [*self.devices.values(), *self._beside.values()]
 
     def queue(self, step: Step) -> Device:
         """In which a step runs."""
@@ -283,7 +286,7 @@ class Plan:
 
     def _capture(self) -> Capture:
         try:
-            return Capture([*self.devices.values(), *self._beside.values()], self._queue)
+            return Capture(self.queues(), self._queue)
         except RuntimeError as error:
             raise CaptureFailed(f"the steps of {self.images} images could not be captured in a graph ({error}); --graphs off runs them one by one") from error
 
@@ -324,7 +327,7 @@ class Plan:
 
     def synchronize(self) -> None:
         """Waits for all devices; raises what a step raised. No queue starts the next run before all are done."""
-        for queue in (*self.devices.values(), *self._beside.values()):
+        for queue in self.queues():
             queue.synchronize()
 
     def table(self) -> str:
