@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(32 * softmax_lanes, 1) logreg_forward_kernel(R
 }
 
 // One block: three threads, one a cost, add up the terms in the order of the images, which are brought 256 at a time.
-// state: of no rows, or where it is noted that a cost is not finite.
+// state: of no rows, or where it is noted that the first cost is not finite, without which the others are.
 constexpr int sum_threads = 256;
 inline __global__ void __launch_bounds__(sum_threads, 1) sum_terms_kernel(Rows<const double> terms, Rows<double> costs, Rows<double> state) {
   SMEM(double, brought, [3][sum_threads]);
@@ -49,13 +49,10 @@ inline __global__ void __launch_bounds__(sum_threads, 1) sum_terms_kernel(Rows<c
     for (int i = 0; i < images && thread < 3; ++i) sum += brought[thread][i];
     __syncthreads();
   }
-  bool found = false;
-  if (thread < 3) {
-    double* const cost = &costs.row(0)[thread];
-    costs.store(cost, sum);
-    found = !std::isfinite(*cost);
-  }
-  if (__syncthreads_or(found) && thread == 0 && state.rows) state.row(0)[state_finite] = 0;
+  if (thread >= 3) return;
+  double* const cost = &costs.row(0)[thread];
+  costs.store(cost, sum);
+  if (thread == 0 && state.rows && !std::isfinite(*cost)) state.row(0)[state_finite] = 0;
 }
 
 // Threads: x = image, y = row (class) of probs.

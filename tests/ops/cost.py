@@ -67,7 +67,8 @@ def logreg_softmax_magnitude(labels, inputs, topk, coeff):
     """An error of a probability, relative to it, is an absolute one of its logarithm."""
     probs, sizes = softmax_forward(inputs), softmax_forward_magnitude(inputs)
     costs = forward_magnitude(labels, probs, topk)
-    costs[0] += (sizes / probs)[is_label(labels, probs)].sum()
+    with np.errstate(invalid="ignore"):
+        costs[0] += (sizes / probs)[is_label(labels, probs)].sum()
     return np.zeros(3), sizes, costs, abs(coeff) * (sizes + is_label(labels, probs))
 
 
@@ -125,6 +126,7 @@ CASES = [forward_case(f"{classes}-classes-{images}-images-top{k}", likely(classe
 CASES += [
     forward_case("uniform", np.full((7, 1, 1, 5), 0.25), 3),
     forward_case("uniform-70-classes", np.full((70, 1, 1, 5), 0.25), 40),
+    forward_case("the-last-44-of-300-wrong", columns(*[(0.75, 0.25)] * 256, *[(0.25, 0.75)] * 44), 1, np.zeros((1, 1, 1, 300))),
     no_class_case("a-label-one-too-large", 3.0),
     no_class_case("a-label-below-0", -1.0),
     ties_case("ties", 0, 2, {(1, .5, .5, .5): (1, 1), (1, 1, .5, 0): (.5, 1), (1, 2, .5, .25): (0, 1), (1, 1, 1, 1): (.25, .5)}),
@@ -137,8 +139,10 @@ for op in ("logreg_backward", "logreg_softmax_backward"):
               for classes, images, coeff in ((1, 1, 1.0), (3, 3, 0.3), (7, 5, -2.0), (17, 129, 1.0))]
     CASES += [backward_case(op, "gradient", 5, 3, 0.7, check=True)]
 CASES += [softmax_case(f"{classes}-classes-{images}-images-top{k}", 2 * normal(classes, 1, 1, images), k, coeff)
-          for classes, images, k, coeff in ((1, 1, 1, 1.0), (3, 3, 2, 0.3), (7, 5, 5, -2.0), (17, 129, 5, 1.0), (40, 33, 3, 1.0), (10, 257, 100, 1.0))]
+          for classes, images, k, coeff in ((1, 1, 1, 1.0), (3, 3, 2, 0.3), (7, 5, 5, -2.0), (17, 129, 5, 1.0), (40, 33, 3, 1.0), (12, 64, 2, 1.0), (10, 257, 100, 1.0))]
 CASES += [
     softmax_case("equal", np.full((8, 1, 1, 3), 0.5), 3),
+    softmax_case("equal-70-classes", np.full((70, 1, 1, 5), 0.5), 40),
+    softmax_case("prob-0-costs-infinity", columns((0, -2000), (-2000, 0), (-2000, 0)), labels=np.zeros((1, 1, 1, 3)), exact=True),
     softmax_case("two-labels-that-are-no-class", np.full((4, 1, 1, 4), 0.5), labels=np.array([0.0, 4.0, -1.0, 3.0]).reshape(1, 1, 1, 4), exact=True),
 ]
