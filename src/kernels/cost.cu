@@ -10,8 +10,8 @@ static Rows<double> terms_in(const Out& workspace, const Shape& probs) {
   return {static_cast<double*>(workspace.ptr), 3, int(probs.images()), probs.images(), false};
 }
 
-static void sum_terms(Stream stream, const Rows<double>& terms, const Out& costs, const Rows<double>& state) {
-  launch<sum_terms_kernel>({dim3(1), dim3(sum_threads)}, stream, Rows<const double>{terms.data, terms.rows, terms.images, terms.pitch, false}, rows_of<double>(costs), state);
+static void sum_costs(Stream stream, const Rows<double>& terms, const Out& costs, const Rows<double>& state) {
+  launch<sum_costs_kernel>({dim3(1), dim3(sum_threads)}, stream, Rows<const double>{terms.data, terms.rows, terms.images, terms.pitch, false}, rows_of<double>(costs), state);
 }
 
 void logreg_forward(Stream stream, In labels, In probs, Out costs, Out workspace, int topk) {
@@ -21,7 +21,7 @@ void logreg_forward(Stream stream, In labels, In probs, Out costs, Out workspace
   WITH_FLOAT_TYPE(probs, [&]<class T>(T) {
     launch<logreg_forward_kernel<T>>(softmax_grid(probs.shape), stream, rows_of<T>(labels), rows_of<T>(probs), terms, topk);
   });
-  sum_terms(stream, terms, costs, {});
+  sum_costs(stream, terms, costs, {});
 }
 
 std::int64_t logreg_forward_workspace(Stream, In labels, In probs, Out costs, int topk) {
@@ -38,7 +38,7 @@ void logreg_softmax(Stream stream, In labels, In inputs, Out state, Out probs, O
     launch<logreg_softmax_kernel<T>>(softmax_grid(probs.shape), stream, rows_of<Sum>(labels), rows_of<T>(inputs), rows_of<Sum>(probs), terms,
            rows_of<T>(inputs_grad), topk, Sum(coeff));
   });
-  sum_terms(stream, terms, costs, rows_of<double>(state));
+  sum_costs(stream, terms, costs, rows_of<double>(state));
 }
 
 std::int64_t logreg_softmax_workspace(Stream, In labels, In inputs, Out state, Out probs, Out costs, Out inputs_grad, int topk, double) {

@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(32 * softmax_lanes, 1) logreg_forward_kernel(R
 // One block: three threads, one a cost, add up the terms in the order of the images, which are brought 256 at a time.
 // state: of no rows, or where it is noted that the first cost is not finite, without which the others are.
 constexpr int sum_threads = 256;
-inline __global__ void __launch_bounds__(sum_threads, 1) sum_terms_kernel(Rows<const double> terms, Rows<double> costs, Rows<double> state) {
+inline __global__ void __launch_bounds__(sum_threads, 1) sum_costs_kernel(Rows<const double> terms, Rows<double> costs, Rows<double> state) {
   SMEM(double, brought, [3][sum_threads]);
   const int thread = threadIdx.x;
   double sum = 0;
