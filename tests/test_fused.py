@@ -1,6 +1,8 @@
 """Fused ops have the very bits of the ops they are made of; and plans fuse what they may, and nothing else."""
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,8 @@ from ops.lrn_pool import split
 from small_nets import DATA, LABELS, arrays_for, fc, params_of, section, small_net
 from test_ops import CASES
 from test_plan import SMALL, open_net, train_some, two_columns
+
+BOTH_WAYS = ((False, True),) * 2  # of adding to what is there, and of rows without padding
 
 
 def cases(*ops):
@@ -41,11 +45,9 @@ class Calls:
 
 
 @cases("conv_bias_forward", "fc_bias_forward")
-@pytest.mark.parametrize("add", [False, True])
-@pytest.mark.parametrize("tight", [False, True])
-def test_biases_and_relu_behind_a_product(device, case, add, tight):
+def test_biases_and_relu_behind_a_product(device, case):
     before = np.random.default_rng(0).standard_normal(case.outputs["acts"])
-    for relu, dtype in ((False, "float32"), (True, "float32"), (True, "float64")):
+    for (relu, dtype), add, tight in product(((False, "float32"), (True, "float32"), (True, "float64")), *BOTH_WAYS):
         run = Calls(device, dtype, tight)
         inputs, weights, biases = (run.holding(array) for array in case.inputs.values())
         separate, fused = run.holding(before), run.holding(before)
@@ -59,11 +61,9 @@ def test_biases_and_relu_behind_a_product(device, case, add, tight):
 
 
 @cases("lrn_backward", "max_pool_backward")
-@pytest.mark.parametrize("add", [False, True])
-@pytest.mark.parametrize("tight", [False, True])
-def test_the_gradient_of_a_relu_below(device, case, add, tight):
+def test_the_gradient_of_a_relu_below(device, case):
     before = np.random.default_rng(0).standard_normal(case.outputs["inputs_grad"])
-    for dtype in ("float32", "float64"):
+    for dtype, add, tight in product(("float32", "float64"), *BOTH_WAYS):
         run = Calls(device, dtype, tight)
         inputs = [run.holding(array) for array in case.inputs.values()]
         separate, fused = run.holding(before), run.holding(before)
@@ -74,11 +74,9 @@ def test_the_gradient_of_a_relu_below(device, case, add, tight):
 
 
 @cases(*MASKED.values())
-@pytest.mark.parametrize("add", [False, True])
-@pytest.mark.parametrize("tight", [False, True])
-def test_the_gradient_of_a_relu_whose_acts_are_read_for_it_alone(device, case, add, tight):
+def test_the_gradient_of_a_relu_whose_acts_are_read_for_it_alone(device, case):
     before = np.random.default_rng(0).standard_normal(*case.outputs.values())
-    for dtype in ("float32", "float64"):
+    for dtype, add, tight in product(("float32", "float64"), *BOTH_WAYS):
         run = Calls(device, dtype, tight)
         *inputs, acts = (run.holding(array) for array in case.inputs.values())
         separate, fused = run.holding(before), run.holding(before)
