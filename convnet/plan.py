@@ -131,18 +131,23 @@ class Plan:
         self._aside = only_for_updates(self.steps) if beside else set()
         self._lifetimes = self._find_lifetimes()
         self._workspaces = {queue: self._workspace_bytes(queue) for queue in self.queues()}
+        self._workspace_offsets: dict[Device, int] = {}  # behind the values
         self.offsets: dict[Value, int] = {}
         self.arena_bytes: dict[int, int] = {}
         for device in devices:
             offsets, total = place([(value, *life) for value, life in self._lifetimes.items() if value.device == device])
             self.offsets |= offsets
-            self.arena_bytes[device] = total + sum(size for queue, size in self._workspaces.items() if queue.index == device)
+            for queue in (queue for queue in self.queues() if queue.index == device):
+                self._workspace_offsets[queue] = total
+                total += self._workspaces[queue]
+            self.arena_bytes[device] = total
         self._calls: list[Callable[[], None]] = []
         self._graph: Capture | None = None
         self._runs = 0  # since it has these addresses
         self.feeds: dict = {}
 
     def queues(self) -> list[Device]:
+        """One of each device, then those beside."""
         return [*self.devices.values(), *self._beside.values()]
 
     def queue(self, step: Step) -> Device:
@@ -215,8 +220,8 @@ class Plan:
         if step.op in FUNCTIONS:
             return self.libraries.call(step, device, tensors)
         if hasattr(device.ops, f"{step.op}_workspace"):
-            size, others = self._workspaces[device], self._workspaces[self._beside[step.device]] if self._beside and step not in self._aside else 0
-            tensors.append(Tensor(arenas[step.device] + self.arena_bytes[step.device] - others - size, (size,), "uint8", size, step.device))
+            size = self._workspaces[device]
+            tensors.append(Tensor(arenas[step.device] + self._workspace_offsets[device], (size,), "uint8", size, step.device))
         packed = arguments(device.ops.signatures[step.op], map(device.ops.pack, tensors))
         return partial(getattr(device.ops, step.op), device, *packed, **step.scalars)
 
@@ -239,7 +244,7 @@ class Plan:
             known = dict(reached[queue])
             for (memory, other), earlier in users.items():
                 if memory in memories and other is not queue:
-                    new = [step for step in earlier if number[step] > known.get(other, 0)]
+                    new = [before for before in earlier if number[before] > known.get(other, 0)]
                     if met := next((before for before in reversed(new) if regions[step].meet(regions[before])), None):
                         waits[step].append(met)
                         known = {other: max(known.get(other, 0), done[met].get(other, 0)) for other in known.keys() | done[met].keys()}
