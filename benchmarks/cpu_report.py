@@ -7,7 +7,8 @@
 
 On a machine that does nothing else. Each stage has a time limit and is recorded as it ends (stages.json; what it printed is
 in STAGE.txt), so the next call goes on where one was cut off. A stage that has passed or failed is not run again unless a
-source file has changed since. Then `shortfalls.py` says where we lose, and `results_table.py --write` puts all into README.
+source file has changed since. Then `shortfalls.py` says where we lose, and `results_table.py --write` puts all into README and
+docs/speed.md.
 """
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ def main() -> int:
     if arguments.list:
         print_list(report, chosen)
         return 0
-    return run_and_tell(report, chosen, arguments.again, arguments.budget, f"{folder}; python benchmarks/shortfalls.py says where we lose, python benchmarks/results_table.py --write puts it into README.md")
+    return run_and_tell(report, chosen, arguments.again, arguments.budget, f"{folder}; python benchmarks/shortfalls.py says where we lose, python benchmarks/results_table.py --write puts it into README.md and docs/speed.md")
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def main() -> int:
     os.environ.setdefault("CONVNET_CUDA", "require")  # of the build: without _cuda there is nothing to do here
     os.environ.setdefault("CONVNET_TILES", "off")  # by the rule, unless the caller names a table
     chosen = [stage for stage in planned if stage in chosen or stage.always]
-    return run_and_tell(report, chosen, arguments.again, arguments.budget, f"{folder}; python benchmarks/results_table.py --write puts it into README.md")
+    return run_and_tell(report, chosen, arguments.again, arguments.budget, f"{folder}; python benchmarks/results_table.py --write puts it into README.md and docs/speed.md")
 
 
 if __name__ == "__main__":

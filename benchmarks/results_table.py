@@ -1,26 +1,29 @@
-"""README's tables of what was measured, made from benchmarks/results/: prints them, or writes them between README's markers.
+"""The tables of what was measured, made from benchmarks/results/: the nets' for README, those of every op for docs/speed.md.
 
     python benchmarks/results_table.py [--write]
 
-A folder of results/ is a device; what was not measured is not shown.
+prints them, or writes them into the two pages. A folder of results/ is a device; what was not measured is not shown.
 """
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from environment import ROOT, device_of
 
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
-BEGIN = "<!-- python benchmarks/results_table.py --write makes these tables from benchmarks/results/ -->"
+README, SPEED = ROOT / "README.md", ROOT / "docs" / "speed.md"
+BEGIN = "<!-- python benchmarks/results_table.py --write makes the tables from benchmarks/results/ -->"
 END = "<!-- end of the tables -->"
 NO_GPU = "Nothing has been measured on a GPU yet: `python benchmarks/gpu_report.py` does it where there is one."
+NETS = ("train", "inference")  # what the files that train_throughput.py writes begin with
+PEER_WAYS = ("as written", "at its best")
 PRODUCTS = ("conv_", "fc_")  # ops that begin so are convolutions and fully connected layers, by direction
 
 
@@ -86,6 +89,10 @@ def mapping_name(mapping: str, backend: str) -> str:
     return name + (f", {Path(model).name}" if model else "") + (f", {how}" if how.startswith("--") else f", --precision {how}" if how else "")
 
 
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.{0 if seconds >= 0.1 else 2}f} ms"
+
+
 def train_table(result: dict) -> Iterator[str]:
     """Of train_throughput.py's file: a row for each contestant."""
     what = "Inference" if result.get("phase") == "test" else "Training steps"
@@ -97,7 +104,7 @@ def train_table(result: dict) -> Iterator[str]:
         seconds = statistics.median(row["seconds"])
         way, _, precision = name.partition(", ")
         label = f"{result.get('peer') or 'PyTorch'}, {names[way]}" + (f", {precision}" if precision else "") if way in names else mapping_name(name, result["backend"])
-        rows.append([label, f"{seconds * 1e3:.{0 if seconds >= 0.1 else 2}f} ms", f"{result['images'] / seconds:.0f}", f"{row['ratio']:.2f}"])
+        rows.append([label, milliseconds(seconds), f"{result['images'] / seconds:.0f}", f"{row['ratio']:.2f}"])
     yield from table(["", "step", "images/s", "time by that of the first row"], rows)
 
 
@@ -117,48 +124,82 @@ def stages_table(report: dict) -> Iterator[str]:
         [name, stage["state"], stage["last_line"].replace("|", "\\|") if re.search("[a-z]", stage["last_line"]) else ""] for name, stage in report["stages"].items()])
 
 
-def name_of(results: dict[str, dict]) -> str:
+def device_title(folder: Path, results: dict[str, dict]) -> str:
     first = next(iter(results.values()))
-    return device_of(first["machine"], first["backend"])
+    return f"**{device_of(first['machine'], first['backend'])}** ([benchmarks/results/{folder.name}]({{to_root}}benchmarks/results/{folder.name}))"
 
 
-def device_tables(folder: Path, results: dict[str, dict]) -> Iterator[str]:
+def op_and_net_tables(results: dict[str, dict]) -> Iterator[str]:
+    """All that was measured on a device."""
     ops = [ops_tables(result) for name, result in results.items() if name.startswith("ops")]
-    trains = [train_table(result) for name, result in results.items() if name.startswith(("train", "inference"))]
+    trains = [train_table(result) for name, result in results.items() if name.startswith(NETS)]
     inputs = [result for name, result in results.items() if name.startswith("input")]
     inputs = [input_lines(inputs)] if inputs else []
     reports = [stages_table(results["report"])] if "report" in results else []
-    yield f"**{name_of(results)}** ([benchmarks/results/{folder.name}](benchmarks/results/{folder.name}))"
     for lines in (*ops, *trains, *inputs, *reports):
         yield ""
         yield from lines
 
 
-def tables(root: Path) -> str:
-    """Everything between the markers: GPUs first."""
+def net_table(results: dict[str, dict]) -> Iterator[str]:
+    """The nets alone, in one table: a row for each of our contestants, with the peer's time by ours where both had all threads."""
+    rows = []
+    for result in (result for name, result in results.items() if name.startswith(NETS)):
+        phase = "inference" if result.get("phase") == "test" else "training"
+        ours = [name for name in result["rows"] if not name.startswith("torch")]
+        most = max(map(threads_of, ours))
+        for name in ours:
+            seconds = statistics.median(result["rows"][name]["seconds"])
+            rows.append([f"{result['model']}, {phase}", str(result["images"]), mapping_name(name, result["backend"]), milliseconds(seconds),
+                         f"{result['images'] / seconds:.0f}", *(peer_ratio(result, name, way) if threads_of(name) == most or result["backend"] == "cuda" else "" for way in PEER_WAYS)])
+    yield ""
+    yield from table(["", "images", "", "a minibatch", "images/s", *PEER_WAYS], sorted(rows, key=lambda row: (row[0], int(row[1]))))
+
+
+def threads_of(name: str) -> int:
+    return math.prod(map(int, re.match(r"(\d+)x(\d+)", name).groups()))
+
+
+def peer_ratio(result: dict, name: str, way: str) -> str:
+    """The peer's time by ours: at the same precision, or, where it was not measured, at its usual one."""
+    rows, precision = result["rows"], name.partition(" ")[2]
+    peer = rows.get(f"torch {way}, {precision}") or rows.get(f"torch {way}")
+    return f"{statistics.median(peer['seconds']) / statistics.median(rows[name]['seconds']):.2f}" if peer else ""
+
+
+def tables(root: Path, of_device: Callable[[dict[str, dict]], Iterator[str]], to_root: str = "") -> str:
+    """What a page shows of each device, GPUs first; to_root: the path from the page to the root."""
     devices = [(folder, results) for folder in sorted(root.iterdir()) if (results := read(folder))]
     gpus = [(folder, results) for folder, results in devices if next(iter(results.values()))["backend"] == "cuda"]
     blocks = [] if gpus else [NO_GPU]
-    blocks += ["\n".join(device_tables(*device)) for device in gpus + [device for device in devices if device not in gpus]]
+    blocks += ["\n".join([device_title(folder, results).format(to_root=to_root), *of_device(results)])
+               for folder, results in gpus + [device for device in devices if device not in gpus]]
     return "\n\n".join(blocks)
 
 
-def with_tables(readme: str, block: str) -> str:
-    """The text with this between its markers."""
-    before, begin, rest = readme.partition(BEGIN)
+def with_tables(page: str, block: str, name: str) -> str:
+    """The text of the page of this name, with this between its markers."""
+    before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        sys.exit(f"results_table: README.md lacks the line {END if begin else BEGIN}")
+        sys.exit(f"results_table: {name} lacks the line {END if begin else BEGIN}")
     return f"{before}{BEGIN}\n\n{block}\n\n{END}{after}"
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """The two pages, as they should be."""
+    blocks = {README: tables(root, net_table), SPEED: tables(root, op_and_net_tables, to_root="../")}
+    return {page: with_tables(page.read_text(), block, page.name) for page, block in blocks.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the tables into README.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into README.md and docs/speed.md")
     if parser.parse_args().write:
-        README.write_text(with_tables(README.read_text(), tables(RESULTS)))
+        for page, text in pages(RESULTS).items():
+            page.write_text(text)
     else:
-        print(tables(RESULTS))
+        print(tables(RESULTS, op_and_net_tables))
 
 
 if __name__ == "__main__":

@@ -254,7 +254,7 @@ def test_the_command_runs_all_and_a_second_time_the_build_alone(command, tmp_pat
     code, text = command()
     assert code == 0 and "tests: passed before" in text
     assert [times(tmp_path, name) for name in ("build", "tests", "conv")] == [2, 1, 1]
-    assert "| tests | passed | the result |" in results_table.tables(tmp_path)
+    assert "| tests | passed | the result |" in results_table.tables(tmp_path, results_table.op_and_net_tables)
 
 
 def test_the_list_shows_each_stage_and_its_state(command):

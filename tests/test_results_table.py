@@ -1,4 +1,4 @@
-"""README's tables are those of benchmarks/results/, and show what was measured, where and when; nothing else."""
+"""The tables of README and docs/speed.md are those of benchmarks/results/, and show what was measured, where and when; nothing else."""
 from __future__ import annotations
 
 import json
@@ -33,14 +33,32 @@ def results(tmp_path):
         (tmp_path / folder).mkdir(exist_ok=True)
         for name, content in files.items():
             (tmp_path / folder / f"{name.replace('_', '-')}.json").write_text(json.dumps(content))
-        return results_table.tables(tmp_path)
+        return results_table.tables(tmp_path, results_table.op_and_net_tables)
     return store
 
 
-def test_readme_has_the_tables_of_the_stored_results():
-    readme = results_table.README.read_text()
-    assert results_table.with_tables(readme, results_table.tables(results_table.RESULTS)) == readme, (
-        "run: python benchmarks/results_table.py --write")
+@pytest.mark.parametrize("page", [results_table.README, results_table.SPEED], ids=lambda page: page.name)
+def test_a_page_has_the_tables_of_the_stored_results(page):
+    assert results_table.pages(results_table.RESULTS)[page] == page.read_text(), "run: python benchmarks/results_table.py --write"
+
+
+def test_the_table_of_nets_has_a_row_for_each_of_ours_beside_the_peer_at_its_precision(results, tmp_path):
+    rows = {"2x1": {"seconds": [0.25, 0.2, 0.1]}, "2x1 tf32": {"seconds": [0.1]}, "2x1 --graphs on": {"seconds": [0.16]},
+            "torch as written": {"seconds": [0.5]}, "torch at its best": {"seconds": [0.3]}, "torch at its best, tf32": {"seconds": [0.12]}}
+    results("nvidia-h200", train_alexnet={**TRAIN, "rows": rows}, inference_alexnet={**TRAIN, "phase": "test", "images": 1, "rows": {"1x1": {"seconds": [0.01]}}})
+    lines = results_table.tables(tmp_path, results_table.net_table, to_root="../").splitlines()
+    assert lines[0] == "**NVIDIA H200** ([benchmarks/results/nvidia-h200](../benchmarks/results/nvidia-h200))"
+    assert lines[4:] == ["| alexnet, inference | 1 | 1 device | 10.00 ms | 100 |  |  |",
+                         "| alexnet, training | 128 | 2 devices | 200 ms | 640 | 2.50 | 1.50 |",
+                         "| alexnet, training | 128 | 2 devices, --precision tf32 | 100 ms | 1280 | 5.00 | 1.20 |",
+                         "| alexnet, training | 128 | 2 devices, --graphs on | 160 ms | 800 | 3.12 | 1.88 |"]
+
+
+def test_the_peer_is_not_beside_a_row_of_fewer_threads(results, tmp_path):
+    rows = {"1x2": {"seconds": [0.1]}, "1x1": {"seconds": [0.2]}, "torch as written": {"seconds": [0.5]}, "torch at its best": {"seconds": [0.12]}}
+    results("a-cpu", train_alexnet={**TRAIN, "backend": "host_avx2", "rows": rows})
+    text = results_table.tables(tmp_path, results_table.net_table)
+    assert "| 1 device, 2 threads | 100 ms | 1280 | 5.00 | 1.20 |" in text and "| 1 device, 1 thread | 200 ms | 640 |  |  |" in text
 
 
 def test_results_lie_in_the_folder_of_their_device():
@@ -104,11 +122,11 @@ def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "gpu").mkdir()
     (tmp_path / "gpu" / "ops.json").write_text("{")
     with pytest.raises(SystemExit, match=r"ops\.json is not JSON"):
-        results_table.tables(tmp_path)
+        results_table.tables(tmp_path, results_table.net_table)
 
 
-def test_a_readme_without_markers_is_not_written():
-    with pytest.raises(SystemExit, match=r"README\.md lacks the line <!-- python"):
-        results_table.with_tables("text", "tables")
+def test_a_page_without_markers_is_not_written():
+    with pytest.raises(SystemExit, match=r"speed\.md lacks the line <!-- python"):
+        results_table.with_tables("text", "tables", "speed.md")
     with pytest.raises(SystemExit, match=r"README\.md lacks the line <!-- end"):
-        results_table.with_tables(results_table.BEGIN, "tables")
+        results_table.with_tables(results_table.BEGIN, "tables", "README.md")

@@ -101,9 +101,10 @@ struct Gather {
         phase_taps.push_back(phase_taps.back() + a * b);
         most_taps = std::max(most_taps, a * b);
       }
-    // Long sums make a tile's own cost small: against 320 products, 640 save 1 to 2 % of the op at
-    // conv2 and conv4; 1,280 save no more.
-    const int most_products = 640 * 2 / widest;
+    // Long sums make a tile's own cost small. At conv2 to conv5, against half as many products, 640
+    // of AVX-512 save 1 to 2 % of the op and 1,280 of AVX2 4 %; twice as many save no more.
+    constexpr int run_bytes = 80 << 10;
+    const int most_products = run_bytes / (widest * simd::vector_bytes);
     const int most = std::max(1, (most_products + most_taps / 2) / most_taps);
     input_blocks = equal_blocks(inputs, most);
 
