@@ -41,7 +41,7 @@ def stages(folder: Path, threads: int) -> list[Stage]:
     photographs, small, peer, one_device = "dummy:3x224x224", "dummy:3x32x32", ("--peer", "torch"), ("--map", f"1x{threads}")
     on_both = ("--map", f"1x{threads}", "1x1", *([f"2x{threads // 2}"] if threads > 1 else []))
     return [
-        ops("ops", 128, 540, 5),
+        ops("ops", 128, 900, 5),
         ops("ops-16", 16, 240, 5),
         ops("ops-1", 1, 240, 5),
         stage("ops-fast", 300, "benchmarks/op_throughput.py", "--ops", "^conv", "--layers", "conv[2-5]", "--precision", "fast", "--threads", 1, "--cpu-time", "--repeats", 5, "--peer", "torch"),

@@ -14,7 +14,7 @@ namespace pybind11::detail {
 inline constexpr const char* dtype_names[] = {"float32", "float64", "bfloat16", "uint8", "float16"};
 inline constexpr const char* neuron_names[] = {"ident", "relu", "logistic", "tanh", "softrelu", "abs", "square", "sqrt", "linear", "brelu", "drelu", "log"};
 inline constexpr const char* precision_names[] = {"exact", "fast", "bf16x3", "tf32", "bf16"};
-inline constexpr const char* tile_names[] = {"large", "wide", "small", "mma", "mma_wide"};
+inline constexpr const char* tile_names[] = {"large", "mid", "wide", "small", "mma", "mma_wide"};
 
 // Index of a word in a list of words; ValueError says which there are.
 template <std::size_t size>

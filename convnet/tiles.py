@@ -21,8 +21,8 @@ from .errors import DataError, MissingInput
 
 SHIPPED = Path(__file__).parent / "measured"  # ARCHITECTURE.json: none yet
 PRECISIONS = ("exact", "bf16x3", "tf32", "bf16")
-EXACT_TILES = ("large", "wide", "small")
-TILES = {"exact": EXACT_TILES, **dict.fromkeys(("bf16x3", "tf32"), (*EXACT_TILES, "mma")), "bf16": (*EXACT_TILES, "mma", "mma_wide")}  # by precision
+EXACT_TILES = ("large", "mid", "wide", "small")
+TILES = {"exact": EXACT_TILES, **dict.fromkeys(("bf16x3", "tf32", "bf16"), (*EXACT_TILES, "mma", "mma_wide"))}  # by precision
 SIZES = ("m", "n", "groups", "units", "unit")
 ALLOWED = {"op": ("conv_forward", "conv_backward_data", "conv_backward_filters", "local_forward", "local_backward_data", "local_backward_weights"),
            "precision": PRECISIONS, **dict.fromkeys(SIZES, range(1, 2**63))}

@@ -1,127 +1,66 @@
-"""A trained net by itself: convnet.load(CHECKPOINT)."""
+"""What predict.py makes of machine code and a plan, without a GPU: the arithmetic, and that every step of a net finds its kernel."""
 from __future__ import annotations
 
-import subprocess
+import re
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-import convnet
-from convnet import checkpoint
-from convnet.cli.train import main
-from convnet.data import open_provider
-from convnet.errors import DataError, MissingInput
+from test_tune import BENCHMARKS  # which is on sys.path from there on
 
-DIGITS = Path(convnet.__file__).parent / "models" / "digits"
+import predict
+from convnet.errors import ConvnetError
+from convnet.recorder import Step, Value
+from convnet.work import bytes_moved, flops
+from predict import Product, clocks_of, kernel_of
+from test_sass import MMA, MMA_LOOP, sound
 
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """Where a digits net was trained for two epochs."""
-    folder = tmp_path_factory.mktemp("saved")
-    with pytest.raises(SystemExit) as left:
-        main([*(str(DIGITS / name) for name in ("layers.cfg", "params.cfg")), "--epochs", "2", "--test-freq", "5", "--crop-border", "1",
-              "--backend", "host", "--save-path", str(folder)])
-    assert left.value.code == 0
-    return folder
+GPU = predict.Gpu("90a", 10, 1e9, {"Tf32": 6.0, "Bf16": 6.0}, 1e12, {"exact": 5e12, "tf32": 40e12, "bf16x3": 30e12, "bf16": 80e12})
+CIFAR = (BENCHMARKS.parent / "convnet" / "models" / "cifar-quick", "dummy:3x32x32", 128)
+EVERY = [f"{name}_kernel<float, {tile}, true>" for name in (*predict.KERNELS.values(), "fc_backward_update")
+         for tile in ("Tile<64, 128, 8, 8>", "Tile<48, 128, 12, 8>", "Tile<32, 128, 8, 8>", "Tile<32, 32, 4, 4>", "MmaTile<Tf32, 128, 128, 64, 64, 4, 2>", "MmaTile<Tf32, 64, 256, 64, 64, 3, 2>")]
+EVERY += [name.replace("<float, Tile", "<bfloat16, Tile").replace("<float, MmaTile<Tf32", "<bfloat16, MmaTile<Bf16") for name in EVERY]
 
 
-@pytest.fixture
-def net(saved):
-    with convnet.load(saved, "host") as net:
-        yield net
+def test_a_product_has_blocks_for_each_tile_group_and_part_and_slices_of_its_share_of_k():
+    product = Product(130, 257, 2, 100, "large", 3)
+    assert (product.blocks, product.slices) == (3 * 3 * 2 * 3, 3)
 
 
-@pytest.fixture(scope="module")
-def batch():
-    return open_provider("cifar", DIGITS / "data").read(6)
+def test_the_multiprocessor_with_the_most_blocks_issues_the_loop_once_for_each_warp_and_slice():
+    kernel = sound(arch="90a")
+    assert clocks_of(kernel, Product(64, 128, 11, 160, "large", 1), GPU) == (2 * 10 * len(kernel.loop), "issue")  # 11 blocks on 10; 4 warps, 4 quarters
+    twice = sound(arch="90a", loop={"FFMA": 2048, "IADD3": 90})
+    assert clocks_of(twice, Product(64, 128, 10, 160, "large", 1), GPU)[0] == 10 * len(twice.loop) / 2  # two slices in a turn of the loop
 
 
-def test_predictions_have_the_error_that_the_test_had(saved, net, batch):
-    images, labels = batch.data
-    probs = net.predict(images)
-    assert probs.shape == (10, 297) and probs.dtype == np.float32
-    np.testing.assert_allclose(probs.sum(0), 1, rtol=1e-5)
-    header, _ = checkpoint.load(next(saved.glob("*/2.5.ckpt")))
-    logprob, error = header["test"]["logprob"]
-    assert np.mean(probs.argmax(0) != labels.ravel()) == pytest.approx(error)
-    assert -np.log(probs[labels.ravel().astype(int), range(297)]).mean() == pytest.approx(logprob, rel=1e-5)
-    assert error < 0.7  # it has learnt something
+@pytest.mark.parametrize(("others", "limit"), [(100, "tensor cores"), (400, "issue")])
+def test_tensor_cores_decide_where_they_take_longer_than_what_else_is_issued(others, limit):
+    kernel = sound(**MMA, arch="90a", loop={**MMA_LOOP, "IMAD": others})
+    assert clocks_of(kernel, Product(128, 128, 1, 32, "mma", 1), GPU) == (2 * max(64 * 6.0, len(kernel.loop)), limit)
 
 
-def test_what_it_says_of_itself(net):
-    assert net.shape == (1, 8, 8) and net.dtype == "uint8" and net.class_names == [str(digit) for digit in range(10)]
+@pytest.mark.parametrize("precision", ["exact", "tf32", "bf16"])
+def test_every_product_of_a_training_step_finds_its_kernel_and_no_step_is_faster_than_its_bytes(precision):
+    kernels = [sound(name=name, arch="90a", loop=MMA_LOOP if "Tf32" in name else {"HMMA": 32, "IMAD": 90} if "Mma" in name else {"FFMA": 1024, "IADD3": 90}) for name in EVERY]
+    rows = predict.predict(GPU, kernels, *CIFAR, precision)
+    assert {row.step.layer for row in rows if flops(row.step)} >= {"conv1", "conv2", "conv3", "fc4"}
+    for row in rows:
+        assert row.seconds >= row.floor >= bytes_moved(row.step) / GPU.bandwidth and row.seconds >= bytes_moved(row.step) / GPU.bandwidth / predict.REACHED
+        assert row.limit == "bytes" or flops(row.step)
+    lines = predict.table(rows, precision, by_step=False)
+    assert lines[0][0] == precision and lines[-1][:2] == ["all", str(len(rows))] and {line[0] for line in lines[1:-1]} == {row.step.op for row in rows}
 
 
-def test_an_image_alone_is_as_among_others(net, batch):
-    images = batch.data[0]
-    np.testing.assert_allclose(net.predict(images[..., 7]), net.predict(images)[:, 7:8], rtol=1e-5)
+def test_a_kernel_that_is_not_there_is_named():
+    step = Step("conv_forward", 0, "conv9", "forward", (Value("x", (3, 8, 8, 128), "float32", 0),), (), ())
+    with pytest.raises(predict.ToolError, match=re.escape("no kernel of sm_90a for conv_forward of conv9: ^conv_forward_kernel<float, Tile<48")):
+        kernel_of([sound(arch="90a")], step, Product(48, 128, 1, 16, "mid", 1), "exact")
 
 
-def test_acts_before_and_after_the_neuron(net, batch):
-    images = batch.data[0][..., :5]
-    before, after = net.acts("conv1", images), net.acts("conv1_neuron", images)
-    assert before.shape == (32, 6, 6, 5)
-    np.testing.assert_array_equal(np.maximum(before, 0), after)
-    assert (before < 0).any()
-
-
-def test_a_net_that_only_predicts_has_no_momenta(saved, net):
-    _, tensors = checkpoint.load(next(saved.glob("*/2.5.ckpt")))
-    assert "conv1.W0.inc" in tensors and "conv1.W0.inc" not in net.net.tensor_names()
-    weights = sum(tensor.nbytes for name, tensor in tensors.items() if name.endswith((".W0", ".b")))
-    taken = net.net.memory(net.net.plan(1, "test"))[0]["weights and momenta"]
-    assert weights <= taken < 1.1 * weights
-
-
-def test_all_backends_agree(saved, net, batch):
-    images = batch.data[0][..., :3]
-    with convnet.load(saved, "simt") as other:
-        np.testing.assert_allclose(other.predict(images), net.predict(images), rtol=1e-4, atol=1e-7)
-
-
-def test_a_folder_of_runs_a_run_and_a_file(saved, net, batch):
-    images = batch.data[0][..., :3]
-    for path in (next(saved.iterdir()), next(saved.glob("*/2.5.ckpt")), str(saved)):
-        with convnet.load(path, "host") as same:
-            np.testing.assert_array_equal(same.predict(images), net.predict(images))
-
-
-def test_a_damaged_newest_gives_way_with_a_warning(saved, tmp_path):
-    for path in saved.glob("*/*.ckpt"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "2.5.ckpt").write_bytes(b"PK\x03\x04")
-    with pytest.warns(UserWarning, match=r"2.5.ckpt: truncated or damaged"), convnet.load(tmp_path, "host") as net:
-        assert net.shape == (1, 8, 8)
-
-
-def test_mistakes(net, saved, tmp_path, batch):
-    images = batch.data[0]
-    with pytest.raises(DataError, match=r"images of shape \(1, 6, 6, 297\), expected \(1, 8, 8, 'images'\)"):
-        net.predict(images[:, 1:7, 1:7])
-    with pytest.raises(DataError, match="one or more"):
-        net.predict(images[..., :0])
-    with pytest.raises(DataError, match=r"images of type float64, expected uint8"):
-        net.predict(images / 16)
-    with pytest.raises(ValueError, match=r"no layer conv3, expected one of conv1, conv1_neuron, .*did you mean conv"):
-        net.acts("conv3", images)
-    with pytest.raises(MissingInput, match="no valid checkpoint there"):
-        convnet.load(tmp_path)
-    checkpoint.save(tmp_path, "1.1.ckpt", {"of": "another program"}, {})
-    with pytest.raises(DataError, match=r"1.1.ckpt: expected a checkpoint of convnet-train"):
-        convnet.load(tmp_path)
-
-
-def test_a_closed_net_says_so(saved, batch):
-    with convnet.load(saved, "host") as net:
-        pass
-    with pytest.raises(ValueError, match="closed"):
-        net.predict(batch.data[0])
-
-
-def test_a_net_that_nobody_closes_ends_with_python(saved):
-    program = f"import convnet, numpy; print(convnet.load({str(saved)!r}).predict(numpy.zeros((1, 8, 8), numpy.uint8)).shape)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "(10, 1)\n", "")
+def test_rows_that_are_no_whole_pieces_are_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["predict.py", "--images", "100"])
+    with pytest.raises(SystemExit):
+        predict.main()
+    assert "--images 100: expected a multiple of 8" in capsys.readouterr().err
+    assert issubclass(predict.ToolError, Exception) and not issubclass(predict.ToolError, ConvnetError)

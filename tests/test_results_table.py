@@ -43,9 +43,9 @@ def test_a_page_has_the_tables_of_the_stored_results(page):
 
 
 def test_the_table_of_nets_has_a_row_for_each_of_ours_beside_the_peer_at_its_precision(results, tmp_path):
-    rows = {"2x1": {"seconds": [0.25, 0.2, 0.1]}, "2x1 tf32": {"seconds": [0.1]}, "2x1 --graphs on": {"seconds": [0.16]},
-            "torch as written": {"seconds": [0.5]}, "torch at its best": {"seconds": [0.3]}, "torch at its best, tf32": {"seconds": [0.12]}}
-    results("nvidia-h200", train_alexnet={**TRAIN, "rows": rows}, inference_alexnet={**TRAIN, "phase": "test", "images": 1, "rows": {"1x1": {"seconds": [0.01]}}})
+    rows = {name: {"seconds": seconds, "ratio": 1.0} for name, seconds in {
+        "2x1": [0.25, 0.2, 0.1], "2x1 tf32": [0.1], "2x1 --graphs on": [0.16], "torch as written": [0.5], "torch at its best": [0.3], "torch at its best, tf32": [0.12]}.items()}
+    results("nvidia-h200", train_alexnet={**TRAIN, "rows": rows}, inference_alexnet={**TRAIN, "phase": "test", "images": 1, "rows": {"1x1": {"seconds": [0.01], "ratio": 1.0}}})
     lines = results_table.tables(tmp_path, results_table.net_table, to_root="../").splitlines()
     assert lines[0] == "**NVIDIA H200** ([benchmarks/results/nvidia-h200](../benchmarks/results/nvidia-h200))"
     assert lines[4:] == ["| alexnet, inference | 1 | 1 device | 10.00 ms | 100 |  |  |",
@@ -55,7 +55,7 @@ def test_the_table_of_nets_has_a_row_for_each_of_ours_beside_the_peer_at_its_pre
 
 
 def test_the_peer_is_not_beside_a_row_of_fewer_threads(results, tmp_path):
-    rows = {"1x2": {"seconds": [0.1]}, "1x1": {"seconds": [0.2]}, "torch as written": {"seconds": [0.5]}, "torch at its best": {"seconds": [0.12]}}
+    rows = {name: {"seconds": [seconds], "ratio": 1.0} for name, seconds in {"1x2": 0.1, "1x1": 0.2, "torch as written": 0.5, "torch at its best": 0.12}.items()}
     results("a-cpu", train_alexnet={**TRAIN, "backend": "host_avx2", "rows": rows})
     text = results_table.tables(tmp_path, results_table.net_table)
     assert "| 1 device, 2 threads | 100 ms | 1280 | 5.00 | 1.20 |" in text and "| 1 device, 1 thread | 200 ms | 640 |  |  |" in text

@@ -164,7 +164,7 @@ FAULTS = [
     ("narrow loads from global memory: 1, expected at most 0", {"name": "neuron_backward_kernel<1, 8, bfloat16>", "loop": {"LDG_E": 1}}),
     ("narrow stores to global memory: 2, expected at most 0", {"name": "scaled_copy_kernel<8, bfloat16, float>", "loop": {"LDG_E_128": 1}, "after": {"STG_E": 2}}),
     ("products on tensor cores in the loop: 63, expected at least 64", {**MMA, "loop": {**MMA_LOOP, "HMMA_1688_F32_TF32": 63}}),
-    ("share of products on tensor cores in the loop: 0.115, expected at least 0.120", {**MMA, "loop": {**MMA_LOOP, "IMAD": 420}}),
+    ("share of products on tensor cores in the loop: 0.107, expected at least 0.110", {**MMA, "loop": {**MMA_LOOP, "IMAD": 460}}),
     ("share of products on tensor cores in the loop: 0.164, expected at least 0.170", {**STORED, "loop": {**STORED_LOOP, "IMAD": 150}}),
     ("narrow copies to shared memory: 4, expected at most 0", {**MMA, "loop": {**MMA_LOOP, "LDGSTS_E": 4}}),
     ("blocks on a multiprocessor: 1, expected at least 2", {**MMA, "arch": "90a", "dynamic": 120000}),

@@ -18,7 +18,7 @@ from test_bfloat16 import check as check_stored
 from test_bfloat16 import of_stored
 from test_ops import check as check_value
 
-TILES = {"small": ("Tile<32, 32, 4, 4>", 32, 32, 64, 512), "wide": ("Tile<32, 128, 8, 8>", 32, 128, 64, 512), "large": ("Tile<64, 128, 8, 8>", 64, 128, 128, 512),
+TILES = {"small": ("Tile<32, 32, 4, 4>", 32, 32, 64, 512), "wide": ("Tile<32, 128, 8, 8>", 32, 128, 64, 512), "mid": ("Tile<48, 128, 12, 8>", 48, 128, 64, 512), "large": ("Tile<64, 128, 8, 8>", 64, 128, 128, 512),
          "tf32": ("MmaTile<Tf32, 128, 128, 64, 64, 4, 2>", 128, 128, 128, 264), "bf16": ("MmaTile<Bf16, 128, 128, 64, 64, 4, 2>", 128, 128, 128, 264),
          "bf16x3": ("MmaTile<Bf16x3, 128, 128, 64, 32, 4, 1>", 128, 128, 256, 264)}  # m, n, threads, blocks wanted
 LEAST_WORK = 256  # k of a part
@@ -70,8 +70,8 @@ def check(found, tile, m, n, groups, units, unit, inner=1):
 
 
 @pytest.mark.parametrize(("filters", "images", "tile"), [
-    (64, 64, "small"), (64, 68, "large"), (32, 68, "wide"), (33, 68, "large"), (65, 68, "wide"), (96, 68, "wide"), (97, 68, "large"), (128, 68, "large"),
-    (129, 68, "large"), (160, 68, "large"), (1, 65, "wide"), (5, 61, "small"),
+    (64, 64, "small"), (64, 68, "large"), (32, 68, "wide"), (33, 68, "mid"), (48, 68, "mid"), (49, 68, "large"), (65, 68, "mid"), (96, 68, "mid"), (97, 68, "large"),
+    (128, 68, "large"), (129, 68, "mid"), (144, 68, "mid"), (145, 68, "large"), (160, 68, "large"), (1, 65, "wide"), (5, 61, "small"),
 ])
 def test_exact_products_take_the_tile_that_wastes_least(launches, filters, images, tile):
     assert check(launches("conv_forward", [(8, 1, 1, images), (8, 1, 1, filters)], (filters, 1, 1, images), stride=1, padding=0, groups=1),
@@ -103,19 +103,19 @@ def test_there_are_no_more_parts_than_fill_a_gpu(launches):
 
 def test_forward_counts_filters_of_a_group_and_pixels(launches):
     shapes = [(80, 5, 7, 9), (40, 3, 3, 72)], (72, 3, 5, 9)
-    assert check(launches("conv_forward", *shapes, stride=1, padding=0, groups=2), "large", 36, 15 * 12, 2, 40, 9) == 1
+    assert check(launches("conv_forward", *shapes, stride=1, padding=0, groups=2), "mid", 36, 15 * 12, 2, 40, 9) == 1
 
 
 def test_backward_data_counts_channels_and_the_pixels_of_the_largest_phase(launches):
     shapes = [(72, 3, 4, 9), (40, 3, 3, 72)], (40, 5, 7, 9)
-    assert check(launches("conv_backward_data", *shapes, stride=2, padding=1, groups=1), "large", 40, 3 * 4 * 12, 1, 18, 16, inner=4) == 1
+    assert check(launches("conv_backward_data", *shapes, stride=2, padding=1, groups=1), "mid", 40, 3 * 4 * 12, 1, 18, 16, inner=4) == 1
     shapes = [(160, 3, 4, 9), (80, 3, 3, 160)], (160, 3, 4, 9)
-    assert check(launches("conv_backward_data", *shapes, stride=1, padding=1, groups=2), "wide", 80, 3 * 4 * 12, 2, 20, 36) == 2
+    assert check(launches("conv_backward_data", *shapes, stride=1, padding=1, groups=2), "mid", 80, 3 * 4 * 12, 2, 20, 36) == 2
 
 
 def test_backward_filters_counts_filters_of_a_group_and_taps(launches):
     shapes = [(16, 5, 7, 9), (72, 5, 7, 9)], (8, 3, 3, 72)
-    assert check(launches("conv_backward_filters", *shapes, stride=1, padding=1, groups=2), "large", 36, 8 * 9, 2, 35, 12) == 1
+    assert check(launches("conv_backward_filters", *shapes, stride=1, padding=1, groups=2), "mid", 36, 8 * 9, 2, 35, 12) == 1
     shapes = [(8, 5, 7, 33), (64, 5, 7, 33)], (8, 3, 3, 64)
     assert check(launches("conv_backward_filters", *shapes, stride=1, padding=1, groups=1), "large", 64, 8 * 9, 1, 35, 36) == 4
 
@@ -123,8 +123,8 @@ def test_backward_filters_counts_filters_of_a_group_and_taps(launches):
 def test_local_has_a_product_for_each_pixel(launches):
     shapes = [(80, 2, 3, 66), (6, 40, 1, 1, 72)], (72, 2, 3, 66)
     window = {"stride": 1, "padding": 0, "groups": 2}
-    assert check(launches("local_forward", *shapes, **window), "large", 36, 68, 2, 40, 1, inner=6) == 1
-    assert check(launches("local_backward_data", [(72, 2, 3, 66), (6, 40, 1, 1, 72)], (80, 2, 3, 66), **window), "large", 40, 68, 2, 9, 4, inner=6) == 1
+    assert check(launches("local_forward", *shapes, **window), "mid", 36, 68, 2, 40, 1, inner=6) == 1
+    assert check(launches("local_backward_data", [(72, 2, 3, 66), (6, 40, 1, 1, 72)], (80, 2, 3, 66), **window), "mid", 40, 68, 2, 9, 4, inner=6) == 1
     assert check(launches("local_backward_weights", [(80, 2, 3, 66), (72, 2, 3, 66)], (6, 40, 1, 1, 72), **window), "small", 36, 40, 2, 1, 68, inner=6) == 1
     shapes = [(520, 1, 2, 8), (2, 520, 1, 1, 1050)], (1050, 1, 2, 8)
     assert check(launches("local_forward", *shapes, stride=1, padding=0, groups=1), "small", 1050, 8, 1, 520, 1, inner=2) == 2
@@ -137,7 +137,7 @@ KEY = ("conv_forward", "exact", 36, 180, 2, 40, 9)  # of the shapes below
 SHAPES, WINDOW = ([(80, 5, 7, 9), (40, 3, 3, 72)], (72, 3, 5, 9)), {"stride": 1, "padding": 0, "groups": 2}
 
 
-@pytest.mark.parametrize("tile", ["large", "wide", "small"])
+@pytest.mark.parametrize("tile", TILES_OF["exact"])
 @pytest.mark.parametrize("parts", [1, 2, 3, 40])
 def test_a_table_decides_what_is_launched(launches, tile, parts):
     load_module("simt").set_tiles({KEY: (tile, parts)})
@@ -195,7 +195,7 @@ def test_every_tile_and_number_of_parts_gives_the_right_values(backend, case):
             call(device, asked, "float32")
             key = key_of(device, asked)
             assert key[1] == precision
-            for tile in TILES_OF["exact"] if precision == "exact" else ("small", *TILES_OF[precision][3:]):
+            for tile in TILES_OF["exact"] if precision == "exact" else ("small", "mma", "mma_wide"):
                 for parts in {parts for parts in (1, 2, 5, key[5]) if parts <= key[5]} if precision in ("exact", "bf16x3") else {min(3, key[5])}:
                     device.ops.set_tiles({key: (tile, parts)})
                     check_value(asked, "float32", call(device, asked, "float32"))
@@ -220,12 +220,17 @@ def test_so_does_every_tile_of_activities_in_bfloat16(backend, case):
     (192, 136, "64, 256"), (48, 136, "64, 256"), (64, 136, "64, 256"), (128, 136, "128, 128"), (96, 136, "128, 128"), (320, 136, "128, 128"), (448, 136, "128, 128"),
     (192, 128, "128, 128"), (33, 129, "64, 256"),
 ])
-def test_activities_in_bfloat16_take_the_tile_on_tensor_cores_that_wastes_least(launches, filters, images, tile):
+@pytest.mark.parametrize(("precision", "stored"), [("bf16", "bfloat16"), ("tf32", "float32"), ("bf16x3", "float32"), ("bf16", "float32")])
+def test_on_tensor_cores_they_take_the_tile_that_wastes_least(launches, precision, stored, filters, images, tile):
     shapes = [(8, 1, 1, images), (8, 1, 1, filters)], (filters, 1, 1, images)
-    kernel, grid, _, shared = launches("conv_forward", *shapes, "bfloat16", stride=1, padding=0, groups=1, precision="bf16")[0]
+    if (precision, stored) == ("bf16", "float32"):
+        tile = "128, 128"  # the other would spill
+    kernel, grid, _, shared = launches("conv_forward", *shapes, stored, stride=1, padding=0, groups=1, precision=precision)[0]
     m, n = map(int, tile.split(", "))
-    assert f"<bfloat16, MmaTile<Bf16, {tile}, 64, 64, 4, 2>, true, bfloat16, bfloat16>" in kernel
-    assert grid == (ceil_div(filters, m) * ceil_div(ceil_div(images, 8) * 8, n), 1, 1) and shared == 4 * 16 * (m + n + 16) * 2
+    size, across = (2 if stored == "bfloat16" else 4), (32 if precision == "bf16x3" else 64)
+    stages = 3 if m == 64 and size == 4 else 4
+    assert f"<{stored.removesuffix('32')}, MmaTile<{precision.capitalize()}, {tile}, 64, {across}, {stages}, {1 if precision == 'bf16x3' else 2}>, true" in kernel
+    assert grid == (ceil_div(filters, m) * ceil_div(ceil_div(images, 8) * 8, n), 1, 1) and shared == stages * 16 * (m + n + 32 // size) * size
 
 
 NET = around("type=conv\nfilters=8\nfilterSize=3\npadding=1\ninitW=0.3")

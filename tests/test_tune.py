@@ -62,7 +62,7 @@ def test_a_line_says_how_a_product_is_computed_and_what_else_it_says_is_for_the_
 @pytest.mark.parametrize(("name", "value", "expected"), [
     ("op", "fc_forward", "conv_forward, conv_backward_data"), ("op", None, "conv_forward"), ("op", ["conv_forward"], "conv_forward"),
     ("precision", "fast", "exact, bf16x3, tf32, bf16"), ("m", 0, "1 to "), ("m", -1, "1 to "), ("n", 2**63, "1 to 9223372036854775807"), ("groups", 2.0, "1 to "),
-    ("units", True, "1 to "), ("unit", "25", "1 to "), ("tile", "huge", "large, wide, small, mma"), ("tile", 3, "large"),
+    ("units", True, "1 to "), ("unit", "25", "1 to "), ("tile", "huge", "large, mid, wide, small, mma"), ("tile", 3, "large"),
     ("parts", 0, "1 to 48"), ("parts", 49, "1 to 48"), ("parts", None, "1 to 48"), ("parts", float("nan"), "1 to 48"),
 ])
 def test_a_wrong_value_is_named_with_file_line_and_what_is_expected(tmp_path, name, value, expected):
@@ -74,7 +74,7 @@ def test_a_wrong_value_is_named_with_file_line_and_what_is_expected(tmp_path, na
 
 
 def test_an_exact_product_is_not_on_tensor_cores_and_a_grid_has_an_end(tmp_path):
-    with pytest.raises(DataError, match="tile: found mma, expected large, wide, small;"):
+    with pytest.raises(DataError, match="tile: found mma, expected large, mid, wide, small;"):
         read_tiles(write(tmp_path / "t.json", {**LINE, "precision": "exact"}))
     with pytest.raises(DataError, match="parts: found 65536, expected 1 to 65535;"):
         read_tiles(write(tmp_path / "t.json", {**LINE, "units": 10**6, "parts": 65536}))

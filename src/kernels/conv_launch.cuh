@@ -13,15 +13,23 @@ namespace convnet {
 // The tiles, (m, n) and per thread. float32 in rows of 16 bytes takes any of them; single elements and float64 take
 // the small one, which asks for fewer registers.
 using Large = Tile<64, 128, 8, 8>;
+using Mid = Tile<48, 128, 12, 8>;
 using Wide = Tile<32, 128, 8, 8>;
 using Small = Tile<32, 32, 4, 4>;
-// On tensor cores there is one, of two or, where numbers are two planes, of four warps across; and of what is stored in bfloat16, which
-// leaves more registers, another of half as many rows: of 192 filters none is in vain, where the first computes 256.
+// On tensor cores there is one, of two or, where numbers are two planes, of four warps across; and, for rows of 16 bytes, another of half
+// as many rows: of 192 filters none is in vain, where the first computes 256. Of float32, T, a fourth stage would leave no room for a second
+// block; and numbers that are packed in pairs on the way would leave no registers.
 template <class Math>
 using Mma = MmaTile<Math, 128, 128, 64, Math::planes == 1 ? 64 : 32, 4, Math::planes == 1 ? 2 : 1>;
-using MmaWide = MmaTile<Bf16, 64, 256, 64, 64, 4, 2>;
+template <class Math, class T>
+using MmaWide = MmaTile<Math, 64, 256, 64, Math::planes == 1 ? 64 : 32, sizeof(T) == 2 ? 4 : 3, Math::planes == 1 ? 2 : 1>;
+inline bool has_wide(Dtype dtype, Precision precision) { return dtype == Dtype::bfloat16 || precision != Precision::bf16; }
 
 inline std::int64_t tiles_over(std::int64_t size, int tile) { return ceil_div<std::int64_t>(size, tile); }
+
+// How many rows are computed of the m that there are.
+template <class Tile>
+std::int64_t rows_in(const Product& p) { return tiles_over(p.m, Tile::m) * Tile::m; }
 
 // So many parts that a large GPU is full (132 multiprocessors, each with blocks_wanted / 132), each with work enough to
 // pay for adding up.
@@ -32,23 +40,26 @@ int pick_parts(const Product& p, std::int64_t blocks_wanted) {
   return int(std::max<std::int64_t>(1, std::min({blocks_wanted / blocks, p.units * p.unit / least_work, p.units})));
 }
 
-// What no table has. Exactly: with the large tile unless it wastes over a fifth more rows than the wide one; the small one where
-// there are few columns. As with the parts, shapes alone decide, so that rows with and without padding are summed in the same order.
+// What no table has. Exactly: with the large tile unless over a fifth of its rows are spared by the mid or the wide one; the small one
+// where there are few columns. As with the parts, shapes alone decide, so that rows with and without padding are summed in the same order.
 inline Way exact_by_rule(const Product& p) {
   constexpr std::int64_t blocks_wanted = 512;
   if (p.n <= 2 * Small::n) return {Precision::exact, Size::small, pick_parts<Small>(p, blocks_wanted)};
-  const std::int64_t wide = tiles_over(p.m, Wide::m) * Wide::m, large = tiles_over(p.m, Large::m) * Large::m;
-  if (5 * wide < 4 * large) return {Precision::exact, Size::wide, pick_parts<Wide>(p, blocks_wanted)};
+  const std::int64_t wide = rows_in<Wide>(p), mid = rows_in<Mid>(p), large = rows_in<Large>(p);
+  if (5 * wide < 4 * large && wide < mid) return {Precision::exact, Size::wide, pick_parts<Wide>(p, blocks_wanted)};
+  if (5 * mid < 4 * large) return {Precision::exact, Size::mid, pick_parts<Mid>(p, blocks_wanted)};
   return {Precision::exact, Size::large, pick_parts<Large>(p, blocks_wanted)};
 }
 
 // The same where operands may be rounded: on tensor cores, unless the tile is mostly empty; in the wide one if it wastes a fifth fewer rows.
 inline Way rounded_by_rule(Dtype dtype, Precision precision, const Product& p) {
   constexpr std::int64_t blocks_wanted = 264;
-  if (p.m <= Mma<Tf32>::m / 4 || p.n <= Mma<Tf32>::n / 2) return exact_by_rule(p);
-  const std::int64_t wide = tiles_over(p.m, MmaWide::m) * MmaWide::m, large = tiles_over(p.m, Mma<Tf32>::m) * Mma<Tf32>::m;
-  if (dtype == Dtype::bfloat16 && 5 * wide <= 4 * large && p.n > MmaWide::n / 2) return {precision, Size::mma_wide, pick_parts<MmaWide>(p, blocks_wanted)};
-  return {precision, Size::mma, pick_parts<Mma<Tf32>>(p, blocks_wanted)};
+  using Usual = Mma<Tf32>;
+  using Other = MmaWide<Tf32, float>;
+  if (p.m <= Usual::m / 4 || p.n <= Usual::n / 2) return exact_by_rule(p);
+  if (has_wide(dtype, precision) && 5 * rows_in<Other>(p) <= 4 * rows_in<Usual>(p) && p.n > Other::n / 2)
+    return {precision, Size::mma_wide, pick_parts<Other>(p, blocks_wanted)};
+  return {precision, Size::mma, pick_parts<Usual>(p, blocks_wanted)};
 }
 
 inline Way pick_way(const Product& p) { return measured_way(Precision::exact, p, exact_by_rule(p)); }
@@ -59,11 +70,13 @@ inline Way pick_way(Stream stream, Dtype dtype, Precision precision, const Produ
   return measured_way(precision, p, rounded_by_rule(dtype, precision, p));
 }
 
-// Calls body(tile, vector): the template arguments of a kernel that is exact. Of bfloat16 the large tile would spill.
+// Calls body(tile, vector): the template arguments of a kernel that is exact. Of bfloat16 the larger tiles would spill.
 template <class T, class Body>
 void with_tile(const Way& way, bool vector, Body body) {
-  if constexpr (sizeof(T) == 4)
+  if constexpr (sizeof(T) == 4) {
     if (vector && way.size == Size::large) return body(Large{}, std::true_type{});
+    if (vector && way.size == Size::mid) return body(Mid{}, std::true_type{});
+  }
   if constexpr (sizeof(T) <= 4) {
     if (vector && way.size != Size::small) return body(Wide{}, std::true_type{});
     if (vector) return body(Small{}, std::true_type{});
@@ -74,13 +87,17 @@ void with_tile(const Way& way, bool vector, Body body) {
 // The same of one that may be on tensor cores.
 template <class T, class Body>
 void with_any_tile(const Way& way, bool vector, Body body) {
-  const auto with_math = [&]<class Math>(Math) { vector ? body(Mma<Math>{}, std::true_type{}) : body(Mma<Math>{}, std::false_type{}); };
+  const auto with_math = [&]<class Math>(Math) {
+    if (!vector) return body(Mma<Math>{}, std::false_type{});  // which adds up in the same order
+    if constexpr (sizeof(T) == 2 || !std::is_same_v<Math, Bf16>)
+      if (way.size == Size::mma_wide) return body(MmaWide<Math, T>{}, std::true_type{});
+    body(Mma<Math>{}, std::true_type{});
+  };
   if constexpr (sizeof(T) == 4) {
     if (way.precision == Precision::tf32) return with_math(Tf32{});
     if (way.precision == Precision::bf16) return with_math(Bf16{});
     if (way.precision == Precision::bf16x3) return with_math(Bf16x3{});
   } else if constexpr (sizeof(T) == 2) {
-    if (way.size == Size::mma_wide) return vector ? body(MmaWide{}, std::true_type{}) : body(MmaWide{}, std::false_type{});
     if (way.precision == Precision::bf16) return with_math(Bf16{});
   }
   with_tile<T>(way, vector, body);

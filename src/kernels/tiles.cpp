@@ -26,7 +26,6 @@ void set_tiles(const Tiles& tiles) {
     const std::int64_t units = std::get<5>(key);
     CHECK(1 <= parts && parts <= units && parts <= most_parts);
     CHECK(!on_tensor_cores(size) || rounds(precision));
-    CHECK(size != Size::mma_wide || precision == Precision::bf16);
   }
   const std::lock_guard lock(table().mutex);
   table().lines = tiles;

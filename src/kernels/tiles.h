@@ -20,7 +20,7 @@ struct Product {
 inline bool rounds(Precision precision) { return precision != Precision::exact && precision != Precision::fast; }
 
 // How a product is computed: on tensor cores unless `exact`, in which tile, and how many blocks share the k of a tile.
-enum class Size : std::uint8_t { large, wide, small, mma, mma_wide };
+enum class Size : std::uint8_t { large, mid, wide, small, mma, mma_wide };
 inline bool on_tensor_cores(Size size) { return size >= Size::mma; }
 struct Way {
   Precision precision;
