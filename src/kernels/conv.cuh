@@ -239,8 +239,9 @@ __device__ void backward_data_tile(const Images<const T>& acts_grad, const Image
   const auto store = [&](const Epilogue<Target>& epilogue) {
     store_channels<T, Tile, Vector>(images_grad, g * C, first_channel, C - first_channel, first_piece, rows, columns, sums, epilogue);
   };
-  // One way or the other: where each run asks, ptxas tries to make room for a third block, and spills 8 bytes (sm_86).
-  if (epilogue.acts) store(epilogue);
+  // One way or the other: where each run of a tile of tile.cuh asks, ptxas tries to make room for a third block, and spills 8 bytes
+  // (sm_86). With the tiles of mma_tile.cuh it is two ways that spill 8 bytes (sm_100).
+  if (Tile::run_m == 1 || epilogue.acts) store(epilogue);
   else store({});
 }
 
