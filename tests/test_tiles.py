@@ -71,7 +71,7 @@ def check(found, tile, m, n, groups, units, unit, inner=1):
 
 @pytest.mark.parametrize(("filters", "images", "tile"), [
     (64, 64, "small"), (64, 68, "large"), (32, 68, "wide"), (33, 68, "mid"), (48, 68, "mid"), (49, 68, "large"), (65, 68, "mid"), (96, 68, "mid"), (97, 68, "large"),
-    (128, 68, "large"), (129, 68, "mid"), (144, 68, "mid"), (145, 68, "large"), (160, 68, "large"), (1, 65, "wide"), (5, 61, "small"),
+    (128, 68, "large"), (129, 68, "mid"), (144, 68, "mid"), (145, 68, "large"), (160, 68, "large"), (240, 68, "large"), (1, 65, "wide"), (5, 61, "small"),
 ])
 def test_exact_products_take_the_tile_that_wastes_least(launches, filters, images, tile):
     assert check(launches("conv_forward", [(8, 1, 1, images), (8, 1, 1, filters)], (filters, 1, 1, images), stride=1, padding=0, groups=1),

@@ -19,9 +19,8 @@ def tiles(count, size):
 
 def way(m, n, groups, units, unit):
     """The tile and the parts: 512 blocks are wanted; each part has 256 products of a sum or more, and no part of a unit."""
-    wide, mid, large = (tiles(m, size) * size for size in (32, 48, 64))
-    tile, tile_m, tile_n = (("small", 32, 32) if n <= 64 else ("wide", 32, 128) if 5 * wide < 4 * large and wide < mid
-                            else ("mid", 48, 128) if 5 * mid < 4 * large else ("large", 64, 128))
+    mid, large = tiles(m, 48) * 48, tiles(m, 64) * 64
+    tile, tile_m, tile_n = ("small", 32, 32) if n <= 64 else ("wide", 32, 128) if m <= 32 else ("mid", 48, 128) if 5 * mid < 4 * large else ("large", 64, 128)
     return tile, max(1, min(512 // max(1, tiles(m, tile_m) * tiles(n, tile_n) * groups), units * unit // 256, units))
 
 

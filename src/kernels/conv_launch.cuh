@@ -40,14 +40,13 @@ int pick_parts(const Product& p, std::int64_t blocks_wanted) {
   return int(std::max<std::int64_t>(1, std::min({blocks_wanted / blocks, p.units * p.unit / least_work, p.units})));
 }
 
-// What no table has. Exactly: with the large tile unless over a fifth of its rows are spared by the mid or the wide one; the small one
-// where there are few columns. As with the parts, shapes alone decide, so that rows with and without padding are summed in the same order.
+// What no table has. Exactly: with the large tile, unless there are few rows or the mid one spares over a fifth of them; the small one where
+// there are few columns. As with the parts, shapes alone decide, so that rows with and without padding are summed in the same order.
 inline Way exact_by_rule(const Product& p) {
   constexpr std::int64_t blocks_wanted = 512;
   if (p.n <= 2 * Small::n) return {Precision::exact, Size::small, pick_parts<Small>(p, blocks_wanted)};
-  const std::int64_t wide = rows_in<Wide>(p), mid = rows_in<Mid>(p), large = rows_in<Large>(p);
-  if (5 * wide < 4 * large && wide < mid) return {Precision::exact, Size::wide, pick_parts<Wide>(p, blocks_wanted)};
-  if (5 * mid < 4 * large) return {Precision::exact, Size::mid, pick_parts<Mid>(p, blocks_wanted)};
+  if (p.m <= Wide::m) return {Precision::exact, Size::wide, pick_parts<Wide>(p, blocks_wanted)};
+  if (5 * rows_in<Mid>(p) < 4 * rows_in<Large>(p)) return {Precision::exact, Size::mid, pick_parts<Mid>(p, blocks_wanted)};
   return {Precision::exact, Size::large, pick_parts<Large>(p, blocks_wanted)};
 }
 
