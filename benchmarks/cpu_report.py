@@ -45,7 +45,7 @@ def stages(folder: Path, threads: int) -> list[Stage]:
         ops("ops-16", 16, 240, 5),
         ops("ops-1", 1, 240, 5),
         stage("ops-fast", 300, "benchmarks/op_throughput.py", "--ops", "^conv", "--layers", "conv[2-5]", "--precision", "fast", "--threads", 1, "--cpu-time", "--repeats", 5, "--peer", "torch"),
-        net("train-alexnet", "alexnet", photographs, 128, 540, 5, *on_both, "--precision", "fast", *peer),
+        net("train-alexnet", "alexnet", photographs, 128, 900, 5, *on_both, "--precision", "fast", *peer),
         net("train-alexnet-16", "alexnet", photographs, 16, 240, 7, *one_device, *peer),
         net("train-alexnet-1", "alexnet", photographs, 1, 180, 9, *one_device, *peer),
         net("inference-alexnet", "alexnet", photographs, 128, 240, 5, "--inference", *one_device, *peer),
