@@ -23,7 +23,6 @@ from environment import run_through_go
 
 run_through_go()
 
-from sass import MULTIPLY_ADDS, Kernel, ToolError, Tools  # noqa: E402
 from sass_gates import mma_products, mma_tile  # noqa: E402
 from sass_gates import products as tile_products  # noqa: E402
 from sass_report import built, print_rows  # noqa: E402
@@ -36,6 +35,7 @@ from convnet.net import Net  # noqa: E402
 from convnet.recorder import Step  # noqa: E402
 from convnet.tiles import PRECISIONS  # noqa: E402
 from convnet.work import bytes_moved, flops  # noqa: E402
+from sass import MULTIPLY_ADDS, Kernel, ToolError, Tools  # noqa: E402
 
 SLICE = 16  # k of a turn of the loop, in tile.cuh and mma_tile.cuh
 QUARTERS = 4  # of a multiprocessor: each issues one instruction of one warp a clock

@@ -124,9 +124,9 @@ def stages_table(report: dict) -> Iterator[str]:
         [name, stage["state"], stage["last_line"].replace("|", "\\|") if re.search("[a-z]", stage["last_line"]) else ""] for name, stage in report["stages"].items()])
 
 
-def device_title(folder: Path, results: dict[str, dict]) -> str:
+def device_title(folder: Path, results: dict[str, dict], to_root: str) -> str:
     first = next(iter(results.values()))
-    return f"**{device_of(first['machine'], first['backend'])}** ([benchmarks/results/{folder.name}]({{to_root}}benchmarks/results/{folder.name}))"
+    return f"**{device_of(first['machine'], first['backend'])}** ([benchmarks/results/{folder.name}]({to_root}benchmarks/results/{folder.name}))"
 
 
 def op_and_net_tables(results: dict[str, dict]) -> Iterator[str]:
@@ -172,7 +172,7 @@ def tables(root: Path, of_device: Callable[[dict[str, dict]], Iterator[str]], to
     devices = [(folder, results) for folder in sorted(root.iterdir()) if (results := read(folder))]
     gpus = [(folder, results) for folder, results in devices if next(iter(results.values()))["backend"] == "cuda"]
     blocks = [] if gpus else [NO_GPU]
-    blocks += ["\n".join([device_title(folder, results).format(to_root=to_root), *of_device(results)])
+    blocks += ["\n".join([device_title(folder, results, to_root), *of_device(results)])
                for folder, results in gpus + [device for device in devices if device not in gpus]]
     return "\n\n".join(blocks)
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 import re
 import sys
 
-import pytest
-
-from test_tune import BENCHMARKS  # which is on sys.path from there on
-
 import predict
+import pytest
+from predict import Product, clocks_of, kernel_of
+
 from convnet.errors import ConvnetError
 from convnet.recorder import Step, Value
 from convnet.work import bytes_moved, flops
-from predict import Product, clocks_of, kernel_of
 from test_sass import MMA, MMA_LOOP, sound
+from test_tune import BENCHMARKS  # which is on sys.path from there on
 
 GPU = predict.Gpu("90a", 10, 1e9, {"Tf32": 6.0, "Bf16": 6.0}, 1e12, {"exact": 5e12, "tf32": 40e12, "bf16x3": 30e12, "bf16": 80e12})
 CIFAR = (BENCHMARKS.parent / "convnet" / "models" / "cifar-quick", "dummy:3x32x32", 128)
