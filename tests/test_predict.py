@@ -3,16 +3,21 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
-import predict
 import pytest
-from predict import Product, clocks_of, kernel_of
 
 from convnet.errors import ConvnetError
 from convnet.recorder import Step, Value
 from convnet.work import bytes_moved, flops
-from test_sass import MMA, MMA_LOOP, sound
-from test_tune import BENCHMARKS  # which is on sys.path from there on
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+
+import predict  # noqa: E402
+from predict import Product, clocks_of, kernel_of  # noqa: E402
+
+from test_sass import MMA, MMA_LOOP, sound  # noqa: E402
 
 GPU = predict.Gpu("90a", 10, 1e9, {"Tf32": 6.0, "Bf16": 6.0}, 1e12, {"exact": 5e12, "tf32": 40e12, "bf16x3": 30e12, "bf16": 80e12})
 CIFAR = (BENCHMARKS.parent / "convnet" / "models" / "cifar-quick", "dummy:3x32x32", 128)
