@@ -26,7 +26,7 @@ from environment import ROOT, machine, run_through_go
 from timing import seconds_of, spread
 
 PAUSE = 0.02  # seconds between turns: PyTorch's idle threads spin for 8 ms before they sleep
-PRODUCTS, STORED = ("conv_", "fc_"), ("lrn", "max_pool", "avg_pool", "relu", "dropout")  # ops that are told a precision, and others whose activities may be bfloat16
+PRODUCTS, STORED = ("conv_", "fc_"), ("lrn", "max_pool", "avg_pool", "relu", "dropout", "softmax_cost")  # ops that are told a precision, and others whose activities may be bfloat16
 WORTHWHILE = 1.3  # ways of the peer that took that much longer than the fastest at first are not tried again
 
 

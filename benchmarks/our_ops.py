@@ -96,12 +96,10 @@ class OurCase:
         self._op("dropout", [acts_grad, self._state()], [acts_grad], **words)
 
     def _softmax_cost(self) -> None:
-        x, probs, x_grad = self._likes(3)
-        labels, costs = self._tensor(1, 1, 1, self.images), self.device.tensor((3,), "float64")
+        x, x_grad = self._likes(2)
+        labels, probs, costs = self._tensor(1, 1, 1, self.images), self._tensor(*self.case.shape, self.images), self.device.tensor((3,), "float64")
         self.device.upload(labels, np.arange(self.images).reshape(labels.shape) % self.case.shape[0])
-        self._op("softmax_forward", [x], [probs])
-        self._op("logreg_forward", [labels, probs], [costs], topk=1)
-        self._op("logreg_softmax_backward", [labels, probs], [x_grad], coeff=1.0)
+        self._op("logreg_softmax", [labels, x], [self._state(), probs, costs, x_grad], topk=1, coeff=1.0)  # one op, as a plan has it
 
     def _sgd(self) -> None:
         gradient, increments, weights = (self._tensor(*self.case.shape) for _ in range(3))
