@@ -52,7 +52,7 @@ def stages(folder: Path, images: int, peer: bool, installed: bool = False) -> li
     def stage(name: str, limit: float, *arguments: object) -> Stage:
         return Stage(name, [*python, *map(str, arguments)], limit, after="" if installed else "build")
 
-    def train(model: str, *words: str, data: str = "dummy:3x224x224", name: str = "") -> Stage:
+    def train(model: str, *words: str, data: str = "dummy:3x224x224", name: str = "", images: int = images) -> Stage:
         name = name or f"train-{model}"
         return stage(name, 420, "benchmarks/train_throughput.py", f"convnet/models/{model}", "--data", data, "--mini", images,
                      "--backend", "cuda", *words, "--json", folder / f"{name}.json")
@@ -75,7 +75,9 @@ def stages(folder: Path, images: int, peer: bool, installed: bool = False) -> li
         ops("exact", "ops"),
         *(ops(precision, f"ops-{precision}") for precision in PRECISIONS),
         stage("tune", 480, "benchmarks/tune.py", "--images", images, "--output", folder / "tiles.json"),  # goes on where it was cut off
-        train("alexnet", "--map", "1x1", "2x1", *against),  # both columns on one GPU, as one device and as two
+        train("alexnet", "--map", "1x1", "2x1", "--precision", *PRECISIONS, *against),  # both columns on one GPU, as one device and as two
+        train("alexnet", "--map", "1x1", "--precision", *PRECISIONS, *against, name="train-alexnet-large", images=8 * images),
+        train("alexnet", "--map", "1x1", "--inference", "--precision", "bf16", *against, name="inference-alexnet-large", images=8 * images),
         train("alexnet-one-gpu", "--map", "1x1", "--precision", *PRECISIONS, *against),
         graphs("cifar-quick", "--map", "1x1", data="dummy:3x32x32"),
         graphs("alexnet", "--map", "2x1"),  # two queues: what one waits for of the other is in the graph
