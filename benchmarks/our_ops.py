@@ -50,8 +50,8 @@ class OurCase:
 
     def _product(self, shapes: dict[str, tuple[int, ...]], reads: tuple[str, ...], **scalars: object) -> None:
         written = next(name for name in shapes if name not in reads)
-        called = {name: name for name in shapes} | {written: "acts" if written == "acts" else f"{written}_grad"}  # by the op: gradients of filters are float32
-        tensors = {name: (self._activity if called[name] in ACTIVITIES else self._tensor)(*shape) for name, shape in shapes.items()}
+        stored = ACTIVITIES - {"filters"} if written == "filters" else ACTIVITIES  # their gradient is float32
+        tensors = {name: (self._activity if name in stored else self._tensor)(*shape) for name, shape in shapes.items()}
         self._op(self.case.op, [tensors[name] for name in reads], [tensors[written]], **scalars)
 
     def _lrn(self) -> None:

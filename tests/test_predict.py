@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from convnet.errors import ConvnetError
 from convnet.recorder import Step, Value
 from convnet.work import bytes_moved, flops
 
@@ -67,4 +66,3 @@ def test_rows_that_are_no_whole_pieces_are_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         predict.main()
     assert "--images 100: expected a multiple of 8" in capsys.readouterr().err
-    assert issubclass(predict.ToolError, Exception) and not issubclass(predict.ToolError, ConvnetError)
